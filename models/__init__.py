@@ -1,0 +1,4 @@
+"""Learned models on neural graphs, installed as ``ngc.models``."""
+
+if __name__ != "ngc.models":
+    raise ImportError(f"import ngc.models, not {__name__}: a second copy would be loaded")

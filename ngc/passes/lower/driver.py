@@ -1,0 +1,199 @@
+"""Walk an ONNX graph and lower it node by node; constants are evaluated on the way.
+
+Every node is lowered or its reason for refusal noted; all refusals of a model are raised together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+from onnx.reference import ReferenceEvaluator
+
+from ngc.errors import ModelError, NgcError, UnsupportedOp, UnsupportedOps
+from ngc.ir import program as ir
+from ngc.ir.program import Ints, Program
+from ngc.passes.lower.base import Builder, Known, find_rule, is_float, lower_node, widen
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A program with the values of its parameters.
+
+    ``arrays``: value of every parameter, by name, in the dtype it is stored in;
+    ``read``: constants whose values shaped the program;
+    ``notes``: what the user should know (evaluated initializers, ...).
+    """
+
+    program: Program
+    arrays: dict[str, np.ndarray]
+    read: dict[str, np.ndarray]
+    notes: tuple[str, ...] = ()
+
+
+class Refused:
+    """Stands for the outputs of a refused node, so that the walk can go on and find the others."""
+
+
+REFUSED = Refused()
+
+# Their outputs are random, so they are not evaluated even where all operands are known.
+RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+
+
+def lower(model: onnx_ir.Model, shapes: Mapping[str, Ints]) -> Lowered:
+    """Lower a model whose inputs have the given shapes (every size known)."""
+    walk = Walk(Builder(model.graph.name or "main", dict(model.graph.opset_imports)))
+    b = walk.builder
+    for value in model.graph.inputs:
+        if value.name in model.graph.initializers:
+            continue  # IR version 3 lists weights among the inputs
+        assert value.name is not None
+        if value.dtype is None or value.name not in shapes:
+            raise ModelError("input has no tensor type", where=f"input {value.name}")
+        b.at(value.name, value.name)
+        dtype = _numpy_name(value.dtype)
+        walk.env[value] = b.emit(ir.Input, shapes[value.name], dtype)
+    outputs = walk.graph(model.graph)
+    if walk.errors:
+        raise UnsupportedOps(walk.errors)
+    pairs = []
+    for value, operand in zip(model.graph.outputs, outputs, strict=True):
+        b.at(f"output {value.name}", f"{value.name}.out")
+        if isinstance(operand, list) or operand is None:
+            error = UnsupportedOp("Sequence", "a sequence cannot be an output", where=str(value.name))
+            raise UnsupportedOps([error])
+        pairs.append((str(value.name), operand))
+    program = b.finish(pairs)
+    names = {param.name for param in program.params}
+    arrays = {name: array for name, array in b.arrays.items() if name in names}
+    return Lowered(program, arrays, b.read, tuple(walk.notes))
+
+
+def _numpy_name(dtype: onnx_ir.DataType) -> str:
+    name = str(dtype.numpy())
+    return {"float16": "float32", "bfloat16": "float32"}.get(name, name)
+
+
+class Walk:
+    """One lowering under way: what each ONNX value has become."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+        self.env: dict[onnx_ir.Value, Any] = {}
+        self.errors: list[UnsupportedOp] = []
+        self.notes: list[str] = []
+        builder.inline = self.inline  # rules of If, Loop and Scan lower their bodies with it
+
+    def inline(self, graph: onnx_ir.Graph, arguments: Sequence[Any]) -> list[Any]:
+        """Lower the body of a control-flow node with the given operands as its inputs."""
+        saved = (self.builder._origin, self.builder._hint, self.builder._op_type)
+        for value, operand in zip(graph.inputs, arguments, strict=True):
+            self.env[value] = operand
+        result = self.graph(graph)
+        self.builder._origin, self.builder._hint, self.builder._op_type = saved
+        if any(operand is REFUSED for operand in result):
+            raise UnsupportedOp(saved[2], "its body cannot be compiled", where=saved[0])
+        return result
+
+    def graph(self, graph: onnx_ir.Graph) -> list[Any]:
+        for name, value in graph.initializers.items():
+            self.env[value] = self.initializer(name, value)
+        for node in graph:
+            self.node(node)
+        return [self.lookup(value, "graph output") for value in graph.outputs]
+
+    def initializer(self, name: str, value: onnx_ir.Value) -> Known:
+        if value.const_value is None:
+            raise ModelError("initializer has no data", where=name)
+        array = value.const_value.numpy()
+        if is_float(str(widen(array[:0] if array.ndim else array).dtype)):
+            return self.builder.parameter(name, array)
+        return Known(array)
+
+    def lookup(self, value: onnx_ir.Value | None, where: str) -> Any:
+        if value is None or value.name == "":
+            return None
+        if value not in self.env:
+            raise ModelError(f"value {value.name!r} is read but never computed", where=where)
+        return self.env[value]
+
+    def node(self, node: onnx_ir.Node) -> None:
+        outputs = [value for value in node.outputs]
+        where = node.name or (outputs[0].name if outputs else "") or node.op_type
+        b = self.builder
+        b.at(where, (outputs[0].name or "") if outputs else "")
+        b._op_type = node.op_type
+        operands = [self.lookup(value, where) for value in node.inputs]
+        try:
+            if any(operand is REFUSED for operand in operands):
+                entry = find_rule(node.domain, node.op_type, b.opsets.get(node.domain, 1))
+                if entry is None:  # name it too: all unsupported operators are listed at once
+                    lower_node(b, node, operands)
+                results: list[Any] = [REFUSED] * len(outputs)
+            else:
+                results = self.results(node, operands)
+        except UnsupportedOp as error:
+            self.errors.append(error)
+            results = [REFUSED] * len(outputs)
+        except NgcError:
+            raise
+        except (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError) as error:
+            # A rule tripped over attributes or shapes that contradict each other.
+            raise ModelError(f"{node.op_type} is malformed ({error})", where=where) from error
+        if len(results) < len([v for v in outputs if v.name]):
+            raise ModelError(f"{node.op_type} has {len(results)} outputs, not {len(outputs)}", where=where)
+        for value, result in zip(outputs, results):
+            self.env[value] = result
+
+    def results(self, node: onnx_ir.Node, operands: list[Any]) -> list[Any]:
+        b = self.builder
+        entry = find_rule(node.domain, node.op_type, b.opsets.get(node.domain, 1))
+        all_known = all(operand is None or isinstance(operand, Known) for operand in operands)
+        has_body = any(a.type == onnx_ir.AttributeType.GRAPH for a in node.attributes.values())
+        if entry and (entry.movement or not all_known):
+            return lower_node(b, node, operands)
+        if all_known and not has_body and node.op_type not in RANDOM:
+            return self.evaluate(node, operands)
+        return lower_node(b, node, operands)
+
+    def evaluate(self, node: onnx_ir.Node, operands: list[Known | None]) -> list[Any]:
+        """Run one node on known operands."""
+        b = self.builder
+        proto = onnx_ir.to_proto(node)
+        feeds = {n: o.array for n, o in zip(proto.input, operands, strict=True) if n and o is not None}
+        opsets = [onnx.helper.make_opsetid(d, v) for d, v in b.opsets.items()]
+        try:
+            arrays = ReferenceEvaluator(_alone(proto, opsets), opsets=None).run(None, feeds)
+        except NgcError:
+            raise
+        except Exception as error:  # the evaluator raises whatever numpy does
+            raise UnsupportedOp(
+                node.op_type, f"cannot evaluate it on constants ({error})", where=b._origin
+            ) from error
+        sources = tuple(dict.fromkeys(s for o in operands if o is not None for s in o.sources))
+        results: list[Any] = []
+        for name, array in zip([n for n in proto.output if n], arrays, strict=True):
+            if isinstance(array, list):
+                results.append([Known(np.asarray(a)) for a in array])
+                continue
+            array = widen(np.asarray(array))
+            if is_float(str(array.dtype)) and (sources or array.size > 1):
+                results.append(b.parameter(name, array, derived=sources))
+            else:
+                results.append(Known(array))
+        named = iter(results)
+        return [next(named) if n else None for n in proto.output]
+
+
+def _alone(node: onnx.NodeProto, opsets: list[onnx.OperatorSetIdProto]) -> onnx.ModelProto:
+    """A model of this one node. Types are left open: the evaluator does not read them."""
+    empty = onnx.TypeProto()
+    inputs = [onnx.helper.make_value_info(n, empty) for n in dict.fromkeys(node.input) if n]
+    outputs = [onnx.helper.make_value_info(n, empty) for n in node.output if n]
+    graph = onnx.helper.make_graph([node], "one", inputs, outputs)
+    return onnx.helper.make_model(graph, opset_imports=opsets)
