@@ -142,6 +142,17 @@ class Slots:
         offset = self.offset + sum(a * b for a, b in zip(self.strides, starts, strict=True))
         return Slots.strided(sizes, offset, tuple(a * b for a, b in zip(self.strides, steps)))
 
+    def along(self, axis: int, index: np.ndarray) -> Slots:
+        """Entries ``index`` along one axis; the axes of ``index`` take its place."""
+        picked = Slots.of(index)
+        shape = (*self.shape[:axis], *picked.shape, *self.shape[axis + 1 :])
+        if self.entries is not None or picked.entries is not None or picked.size == 0:
+            return Slots.of(np.take(self.numpy(), index, axis=axis))
+        step = self.strides[axis]
+        inner = tuple(step * s for s in picked.strides)
+        strides = (*self.strides[:axis], *inner, *self.strides[axis + 1 :])
+        return Slots.strided(shape, self.offset + step * picked.offset, strides)
+
     def reshape(self, shape: tuple[int, ...]) -> Slots:
         shape = tuple(shape)
         if math.prod(shape) != self.size:

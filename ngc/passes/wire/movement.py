@@ -1,0 +1,111 @@
+"""Wiring of sources and data movement: neurons pass through; joins and paddings add a few."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ngc.ir import program as ir
+from ngc.ir.index import IndexArray
+from ngc.passes.wire.base import Wirer, fresh_rows, wires
+
+
+@wires(ir.Input)
+def graph_input(w: Wirer, op: ir.Input) -> IndexArray:
+    axes = w.identity_axes[op.out.name]
+    sizes = [n if a in axes else 1 for a, n in enumerate(op.out.shape)]
+    neurons = w.fresh(int(np.prod(sizes)))
+    w.fix(neurons)
+    return IndexArray(op.out.shape, neurons.reshape(sizes))
+
+
+@wires(ir.Parameter)
+def parameter(w: Wirer, op: ir.Parameter) -> IndexArray:
+    """Neurons without inputs; the parameter is their bias."""
+    axes = w.identity_axes[op.out.name]
+    shape = op.out.shape
+    own = [a for a in range(len(shape)) if a in axes]
+    places = [a for a in range(len(shape)) if a not in axes]
+    sizes = [n if a in axes else 1 for a, n in enumerate(shape)]
+    neurons = w.fresh(int(np.prod(sizes)))
+    slots = op.data.transpose((*own, *places)).reshape((len(neurons), -1)) if op.data.size else None
+    if slots is not None:
+        w.attach("bias", neurons, slots.numpy(), tuple(shape[a] for a in places))
+    return IndexArray(shape, neurons.reshape(sizes))
+
+
+@wires(ir.Constant)
+def constant(w: Wirer, op: ir.Constant) -> IndexArray:
+    """One neuron; where its contents vary is remembered, for symmetries."""
+    neuron = int(w.fresh(1, "constant")[0])
+    w.fix(np.array([neuron]))
+    _, labels = np.unique(op.data.numpy(), return_inverse=True)
+    if labels.size > 1:
+        w.labels[op.out.name] = IndexArray.of(labels.reshape(op.out.shape), op.out.shape)
+    return IndexArray.single(op.out.shape, neuron)
+
+
+@wires(ir.Reshape, ir.Transpose, ir.Slice, ir.Expand, ir.Take, ir.Select)
+def view(w: Wirer, op: ir.Reshape) -> IndexArray:
+    if op.x in w.labels:
+        w.labels[op.out.name] = w.labels[op.x].move(op)
+    return w.index(op.x).move(op)
+
+
+@wires(ir.Pad)
+def pad(w: Wirer, op: ir.Pad) -> IndexArray:
+    """Along positions the neuron stays; along an axis of neurons constant ones are put in."""
+    x = w.index(op.x)
+    rank = len(op.out.shape)
+    widths = [
+        (op.pads[a], op.pads[rank + a]) if x.ids.shape[a] > 1 else (0, 0) for a in range(rank)
+    ]
+    if not any(sum(pair) for pair in widths):
+        return IndexArray(op.out.shape, x.ids)
+    if op.value == 0.0:
+        filler = w.zero()
+    else:
+        filler = int(w.fresh(1, "constant")[0])
+    w.fix(np.array([filler]))
+    return IndexArray.of(np.pad(x.ids, widths, constant_values=filler), op.out.shape)
+
+
+@wires(ir.Concat)
+def concat(w: Wirer, op: ir.Concat) -> IndexArray:
+    """Along an axis of neurons: theirs one after another. Along positions: each neuron of the
+    result takes its value from one operand here and from another there."""
+    parts = [w.index(ref) for ref in op.xs]
+    axis, rank = op.axis, len(op.out.shape)
+    others = [a for a in range(rank) if a != axis]
+    if any(ref in w.labels for ref in op.xs):
+        _label(w, op)
+    if all(p.ids.shape == parts[0].ids.shape and (p.ids == parts[0].ids).all() for p in parts):
+        if axis not in parts[0].varying:
+            return IndexArray(op.out.shape, parts[0].ids)
+    by_position = all(p.ids.shape[axis] == 1 for p in parts) and any(
+        p.ids.shape[a] > 1 for p in parts for a in others
+    )
+    together = np.broadcast_shapes(*([p.ids.shape[a] for a in others] for p in parts))
+    if not by_position:
+        spread = []
+        for part in parts:
+            sizes = list(together)
+            sizes.insert(axis, part.shape[axis])
+            spread.append(np.broadcast_to(part.ids, sizes))
+        return IndexArray.of(np.concatenate(spread, axis=axis), op.out.shape)
+    sizes = list(together)
+    sizes.insert(axis, 1)
+    rows = np.stack([np.broadcast_to(p.ids, sizes).reshape(-1) for p in parts], axis=1)
+    neuron_of, new, distinct = fresh_rows(w, rows)
+    for k in range(rows.shape[1]):
+        w.connect_each("identity", distinct[:, k], new)
+    return IndexArray.of(neuron_of.reshape(sizes), op.out.shape)
+
+
+def _label(w: Wirer, op: ir.Concat) -> None:
+    parts = [
+        w.labels[ref].full()
+        if ref in w.labels
+        else np.full(w.values[ref].shape, -1 - k, dtype=np.int64)
+        for k, ref in enumerate(op.xs)
+    ]
+    w.labels[op.out.name] = IndexArray.of(np.concatenate(parts, axis=op.axis), op.out.shape)
