@@ -28,16 +28,17 @@ def identity_axes(program: Program, given: Mapping[str, Sequence[int]]) -> dict[
     found: dict[Ref, Ints] = {name: tuple(sorted(axes)) for name, axes in given.items()}
     trails: dict[Ref, tuple[Ref, IndexArray]] = {}
     shapes = {op.out.name: op.out.shape for op in sources}
+    values = {op.out.name: op.out.shape for op in program.ops}
     for op in program.ops:
         if isinstance(op, (ir.Input, ir.Parameter)):
             if op.out.name not in found:
                 trails[op.out.name] = (op.out.name, _numbered(op.out.shape))
             continue
-        for ref, axes in _demands(op, program):
+        for ref, axes in _demands(op):
             if ref in trails and trails[ref][0] not in found:
                 source, trail = trails[ref]
                 found[source] = _axes_behind(trail, axes, shapes[source])
-        followed = _follow(op, trails)
+        followed = _follow(op, trails, values)
         if followed is not None:
             trails[op.out.name] = followed
     for name, shape in shapes.items():
@@ -54,7 +55,7 @@ def _numbered(shape: Ints) -> IndexArray:
     return IndexArray.of(np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape), shape)
 
 
-def _demands(op: ir.Op, program: Program) -> list[tuple[Ref, list[int]]]:
+def _demands(op: ir.Op) -> list[tuple[Ref, list[int]]]:
     """Values read by an operation that needs to know their neurons, and the axes of those."""
     match op:
         case ir.Linear(x=x, spec=spec):
@@ -77,7 +78,9 @@ def _axes_behind(trail: IndexArray, axes: list[int], shape: Ints) -> Ints:
     return tuple(a for a, place in enumerate(places) if (place != place[0]).any())
 
 
-def _follow(op: ir.Op, trails: dict[Ref, tuple[Ref, IndexArray]]) -> tuple[Ref, IndexArray] | None:
+def _follow(
+    op: ir.Op, trails: dict[Ref, tuple[Ref, IndexArray]], shapes: dict[Ref, Ints]
+) -> tuple[Ref, IndexArray] | None:
     """The trail of an operation's result, where it still shows where its elements came from."""
     known = [ref for ref in op.inputs if ref in trails]
     if not known:
@@ -94,14 +97,10 @@ def _follow(op: ir.Op, trails: dict[Ref, tuple[Ref, IndexArray]]) -> tuple[Ref, 
             parts = [
                 trails[ref][1].full()
                 if ref in trails and trails[ref][0] == source
-                else np.full(_part(shape, trail.shape, op.axis), -1)
-                for ref in op.inputs[:1]
+                else np.full(shapes[ref], -1)
+                for ref in op.inputs
             ]
-            known_part = trail.full() if op.inputs[0] not in trails else parts[0]
-            rest = list(shape)
-            rest[op.axis] -= known_part.shape[op.axis]
-            joined = np.concatenate([known_part, np.full(rest, -1)], axis=op.axis)
-            return source, IndexArray.of(joined, shape)
+            return source, IndexArray.of(np.concatenate(parts, axis=op.axis), shape)
         case ir.Reduce():
             ids = trail.ids
             for axis in op.axes:
@@ -119,6 +118,3 @@ def _follow(op: ir.Op, trails: dict[Ref, tuple[Ref, IndexArray]]) -> tuple[Ref, 
             return source, IndexArray(shape, trail.ids.reshape(lead + trail.ids.shape))
     return None
 
-
-def _part(shape: Ints, part: Ints, axis: int) -> list[int]:
-    return [n if a != axis else part[axis] for a, n in enumerate(shape)]

@@ -102,28 +102,14 @@ def prelu(w: Wirer, op: ir.PRelu) -> IndexArray:
 
 @wires(ir.BatchNorm)
 def batch_norm(w: Wirer, op: ir.BatchNorm) -> IndexArray:
-    rank = len(op.out.shape)
-
-    def per_channel(slots: Slots) -> Slots:
-        return slots.reshape((slots.shape[0], *[1] * (rank - 2)))
-
-    index, rows, new, entries, kernel = pointwise(w, op, (op.x,), per_channel(op.scale))
-    w.connect("norm", rows, new[:, None], Slots.of(entries[:, None, None, :]), kernel)
-    # Where several channels lie on one neuron the others follow the scale's layout.
-    channel = np.arange(op.out.shape[1])
-    place = dict(zip(op.scale.numpy().tolist(), channel.tolist()))
-    shared = len(place) < len(channel)
-    for role, slots in (("bias", op.bias), ("mean", op.mean), ("var", op.var)):
-        values = slots.numpy()
-        if shared:
-            # One scale for all channels: match channels through the result's own index.
-            ids = index.ids.reshape(-1) if index.varying == (1,) else None
-            if ids is None:
-                raise w.refuse("batch normalisation with one scale for channels at several positions")
-            w.attach(role, ids, values[:, None], ())
-        else:
-            picked = np.vectorize(place.__getitem__, otypes=[np.int64])(entries)
-            w.attach(role, new, values[picked], kernel)
+    rank, channels = len(op.out.shape), op.out.shape[1]
+    # Channels are numbered, and the numbers travel like a parameter that differs by channel.
+    numbered = Slots.contiguous((channels, *[1] * (rank - 2)), 0)
+    index, rows, new, channel, kernel = pointwise(w, op, (op.x,), numbered)
+    scale = op.scale.numpy()[channel]
+    w.connect("norm", rows, new[:, None], Slots.of(scale[:, None, None, :]), kernel)
+    for role in ("bias", "mean", "var"):
+        w.attach(role, new, op.operands[role].numpy()[channel], kernel)
     return index
 
 
