@@ -171,7 +171,8 @@ class ConvolutionTranspose(Op, mnemonic="convolution_transpose"):
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding(Op, mnemonic="embedding"):
-    """Rows of weight [v, *rest] picked by integer ids: out [*ids.shape, *rest]."""
+    """Rows of weight [v, *rest] picked by integer ids: out [*ids.shape, *rest]. Negative ids count
+    from the end."""
 
     ids: Ref
     weight: Slots
@@ -229,8 +230,16 @@ class Normalise(Op, mnemonic="normalise"):
 
 @dataclass(frozen=True, kw_only=True)
 class Activation(Op, mnemonic="activation"):
-    """A function of one scalar, everywhere the same; ``a`` holds its numbers (ONNX order).
-    ``fn="affine"`` is a[0] x + a[1], ``fn="power"`` is x ^ a[0], ``fn="base"`` is a[0] ^ x."""
+    """A function of one scalar, everywhere the same; ``a`` holds its numbers.
+
+    fn is the ONNX operator in snake case: relu, sigmoid, tanh, softplus, softsign, hard_swish, mish,
+    gelu, erf, exp, log, sqrt, reciprocal, neg, abs, sign, floor, ceil, round (half to even), sin,
+    cos, tan, asin, acos, atan, sinh, cosh, tanh, asinh, acosh, atanh, not, bitwise_not, is_nan;
+    leaky_relu, elu, celu, thresholded_relu and swish with (alpha), selu (alpha, gamma),
+    hard_sigmoid (alpha, beta), shrink (lambd, bias), is_inf (detect negative, detect positive).
+    Besides: gelu_tanh, clip (min, max; either may be infinite), affine a[0] x + a[1],
+    power x ^ a[0], base a[0] ^ x.
+    """
 
     x: Ref
     fn: str
@@ -247,16 +256,20 @@ class PRelu(Op, mnemonic="prelu"):
 
 @dataclass(frozen=True, kw_only=True)
 class Cast(Op, mnemonic="cast"):
-    """x in the dtype of out; float to integer truncates."""
+    """x in the dtype of out; float to integer truncates; to bool: whether it is not 0."""
 
     x: Ref
 
 
 @dataclass(frozen=True, kw_only=True)
 class Combine(Op, mnemonic="combine"):
-    """Elementwise function of several activations, broadcast as numpy does. fn: add, mul, sub, div,
-    max, min, mean, pow, mod, fmod, where (condition first), and, or, xor, equal, less,
-    less_equal, greater, greater_equal, bitwise_and, bitwise_or, bitwise_xor."""
+    """Elementwise function of activations, broadcast as numpy does. Of any number: add, mul, max,
+    min, mean. Of two: sub, div, pow, mod, fmod, and, or, xor, equal, less, less_equal, greater,
+    greater_equal, bitwise_and, bitwise_or, bitwise_xor, shift_left, shift_right. Of three: where
+    (condition first).
+
+    On integers div truncates towards zero and results wrap around; mod has the sign of the
+    divisor, fmod that of the dividend (also on floats)."""
 
     xs: Refs
     fn: str
@@ -342,7 +355,7 @@ class Resize(Op, mnemonic="resize"):
 @dataclass(frozen=True, kw_only=True)
 class Gather(Op, mnemonic="gather"):
     """Picking by indices that are activations. fn: axis (ONNX Gather), elements (GatherElements),
-    nd (GatherND with ``axis`` batch axes)."""
+    nd (GatherND with ``axis`` batch axes). Negative indices count from the end."""
 
     x: Ref
     ids: Ref

@@ -21,7 +21,7 @@ from ngc.errors import ModelError, NgcError, ShapeError, UnsupportedOp
 from ngc.ir import program as ir
 from ngc.ir import views
 from ngc.ir.program import Ints, Param, Program, Value
-from ngc.ir.slots import FIRST_SLOT, Array, Slots
+from ngc.ir.slots import FIRST_SLOT, ONE, ZERO, Array, Slots
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,11 @@ def is_float(dtype: str) -> bool:
     return dtype in ("float32", "float64")
 
 
+def is_quantised(dtype: str) -> bool:
+    """Whether tensors of this type hold numbers of a network rather than shapes and indices."""
+    return dtype.startswith(("int8", "uint8", "int4", "uint4", "int2", "uint2", "float"))
+
+
 class Builder:
     """Collects operations and parameters; its methods are what lowering rules are written in.
 
@@ -117,9 +122,12 @@ class Builder:
         self._origin = ""
         self._hint = "v"
         self._op_type = ""
-        # Lowers the body of If, Loop or Scan: set by the driver, called by rules as
-        # ``b.inline(graph, operands) -> results``.
+        self.notes: list[str] = []  # what the user should know of this compilation
+        # Set by the driver. Lowers the body of If, Loop or Scan: ``b.inline(graph, operands)``.
         self.inline: Callable[[onnx_ir.Graph, Sequence[Any]], list[Any]]
+        # Runs a node on known operands: ``b.evaluate(node, operands)``, for movement rules that
+        # meet what they cannot move.
+        self.evaluate: Callable[[onnx_ir.Node, Sequence[Any]], list[Any]]
 
     # --- names and sources ---
 
@@ -175,15 +183,23 @@ class Builder:
         self.ops.append(cls(out=value, origin=self._origin, **fields))
         return value
 
+    def note(self, text: str) -> None:
+        """Tell the user something, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     # --- operands ---
 
     def slots(self, known: Known) -> Slots:
         """Slots of a known tensor, making it a parameter of its own where it has none yet."""
-        if known.slots is None:
-            named = self.parameter(f"{self._hint}.constant", known.array, derived=())
-            assert named.slots is not None
-            return named.slots
-        return known.slots
+        if known.slots is not None:
+            return known.slots
+        array = known.array
+        if not known.learned and bool(np.all((array == 0) | (array == 1))):
+            return Slots.of(np.where(array == 1, ONE, ZERO))
+        named = self.parameter(f"{self._hint}.constant", array, derived=known.sources)
+        assert named.slots is not None
+        return named.slots
 
     def is_parameter(self, operand: Operand | None) -> bool:
         """Whether a known operand of an elementwise operator is learned, not a plain number."""

@@ -17,7 +17,15 @@ from onnx.reference import ReferenceEvaluator
 from ngc.errors import ModelError, NgcError, UnsupportedOp, UnsupportedOps
 from ngc.ir import program as ir
 from ngc.ir.program import Ints, Program
-from ngc.passes.lower.base import Builder, Known, find_rule, is_float, lower_node, widen
+from ngc.passes.lower.base import (
+    Builder,
+    Known,
+    find_rule,
+    is_float,
+    is_quantised,
+    lower_node,
+    widen,
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def lower(model: onnx_ir.Model, shapes: Mapping[str, Ints]) -> Lowered:
     program = b.finish(pairs)
     names = {param.name for param in program.params}
     arrays = {name: array for name, array in b.arrays.items() if name in names}
-    return Lowered(program, arrays, b.read, tuple(walk.notes))
+    return Lowered(program, arrays, b.read, tuple(b.notes))
 
 
 def _numpy_name(dtype: onnx_ir.DataType) -> str:
@@ -86,8 +94,8 @@ class Walk:
         self.builder = builder
         self.env: dict[onnx_ir.Value, Any] = {}
         self.errors: list[UnsupportedOp] = []
-        self.notes: list[str] = []
         builder.inline = self.inline  # rules of If, Loop and Scan lower their bodies with it
+        builder.evaluate = self.evaluate
 
     def inline(self, graph: onnx_ir.Graph, arguments: Sequence[Any]) -> list[Any]:
         """Lower the body of a control-flow node with the given operands as its inputs."""
@@ -102,9 +110,11 @@ class Walk:
 
     def graph(self, graph: onnx_ir.Graph) -> list[Any]:
         for name, value in graph.initializers.items():
-            self.env[value] = self.initializer(name, value)
+            if value not in self.env:  # the body of a loop comes by more than once
+                self.env[value] = self.initializer(name, value)
         for node in graph:
-            self.node(node)
+            if node.op_type != "Constant" or node.outputs[0] not in self.env:
+                self.node(node)
         return [self.lookup(value, "graph output") for value in graph.outputs]
 
     def initializer(self, name: str, value: onnx_ir.Value) -> Known:
@@ -113,7 +123,7 @@ class Walk:
         array = value.const_value.numpy()
         if is_float(str(widen(array[:0] if array.ndim else array).dtype)):
             return self.builder.parameter(name, array)
-        return Known(array)
+        return Known(array, sources=(name,) if is_quantised(str(array.dtype)) else ())
 
     def lookup(self, value: onnx_ir.Value | None, where: str) -> Any:
         if value is None or value.name == "":
@@ -161,7 +171,7 @@ class Walk:
             return self.evaluate(node, operands)
         return lower_node(b, node, operands)
 
-    def evaluate(self, node: onnx_ir.Node, operands: list[Known | None]) -> list[Any]:
+    def evaluate(self, node: onnx_ir.Node, operands: Sequence[Known | None]) -> list[Any]:
         """Run one node on known operands."""
         b = self.builder
         proto = onnx_ir.to_proto(node)
@@ -182,10 +192,10 @@ class Walk:
                 results.append([Known(np.asarray(a)) for a in array])
                 continue
             array = widen(np.asarray(array))
-            if is_float(str(array.dtype)) and (sources or array.size > 1):
+            if is_float(str(array.dtype)) and sources:
                 results.append(b.parameter(name, array, derived=sources))
             else:
-                results.append(Known(array))
+                results.append(Known(array, sources=sources if is_quantised(str(array.dtype)) else ()))
         named = iter(results)
         return [next(named) if n else None for n in proto.output]
 
