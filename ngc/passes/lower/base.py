@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir
 
-from ngc.errors import ModelError, NgcError, ShapeError, UnsupportedOp
+from ngc.errors import BudgetError, ModelError, NgcError, ShapeError, UnsupportedOp
 from ngc.ir import program as ir
 from ngc.ir import views
 from ngc.ir.program import Ints, Param, Program, Value
@@ -87,6 +87,9 @@ def find_rule(domain: str, op_type: str, opset: int) -> Registered | None:
     fitting = [r for r in RULES.get((domain, op_type), []) if r.since <= opset]
     return fitting[-1] if fitting else None
 
+
+# Entries of one tensor (1 GiB of float32).
+MAX_ELEMENTS = 1 << 28
 
 WIDENED = {"float16": "float32", "bfloat16": "float32"}
 
@@ -177,8 +180,17 @@ class Builder:
         """The error to raise when shapes or attributes contradict each other."""
         return ShapeError(message, where=self._origin)
 
+    def afford(self, shape: Sequence[int]) -> None:
+        """Refuse a tensor too large to hold, before anything is allocated for it."""
+        if math.prod(shape) > MAX_ELEMENTS:
+            raise BudgetError(
+                f"a tensor of shape {[int(n) for n in shape]} has more than {MAX_ELEMENTS} entries",
+                where=self._origin,
+            )
+
     def emit(self, cls: type[ir.Op], shape: Sequence[int], dtype: str, **fields: Any) -> Value:
         """Append one operation and return its value."""
+        self.afford(shape)
         value = Value(self.fresh(), tuple(int(n) for n in shape), dtype)
         self.ops.append(cls(out=value, origin=self._origin, **fields))
         return value
@@ -268,6 +280,7 @@ class Builder:
             fits = False
         if not fits:
             raise self.misshapen(f"cannot expand {list(x.shape)} to {list(shape)}")
+        self.afford(shape)
         if isinstance(x, Known):
             slots = x.slots.expand(shape) if x.slots else None
             return replace(x, array=np.broadcast_to(x.array, shape), slots=slots)
@@ -333,6 +346,7 @@ class Builder:
         if not any(pads):
             return x
         shape = [n + b + e for n, b, e in zip(x.shape, pads[:rank], pads[rank:])]
+        self.afford(shape)
         if isinstance(x, Known):
             array = np.pad(x.array, list(zip(pads[:rank], pads[rank:])), constant_values=value)
             if x.slots is None or value not in (0.0, 1.0):
