@@ -1,0 +1,63 @@
+"""Program -> graph: the passes in order, from the options."""
+
+from __future__ import annotations
+
+from ngc.ir.graph import Graph
+from ngc.ir.program import Program
+from ngc.options import Options
+from ngc.passes.graph.base import GraphPass
+from ngc.passes.graph.emit import emit
+from ngc.passes.graph.flatten import Flatten
+from ngc.passes.graph.kernel import KernelPadding
+from ngc.passes.graph.merge import (
+    MergeActivation,
+    MergeAffine,
+    MergeBias,
+    MergeNormScale,
+    MergePool,
+    Residual,
+)
+from ngc.passes.graph.number import Number, Positions
+from ngc.passes.graph.reverse import Reverse
+from ngc.passes.wire import Wiring
+
+# Padded storage is chosen by itself while the padded edge features have at most so many entries.
+AUTO_PADDED_ENTRIES = 20_000_000
+
+
+def graph_passes(program: Program, options: Options, max_taps: int) -> list[GraphPass]:
+    """The pipeline after ``emit``; its order is explained in docs/architecture.md."""
+    passes: list[GraphPass] = [
+        MergeAffine(program),
+        MergeNormScale(program),
+        MergeBias(program),
+    ]
+    if options.residual == "direct":
+        passes.append(Residual(program))
+    passes.append(MergePool(program))
+    if options.activation == "embed":
+        passes.append(MergeActivation(program))
+    passes += [Flatten(options.flatten, max_taps), Number(program)]
+    if options.pos == "layer":
+        passes.append(Positions())
+    passes.append(Reverse(options.reverse))
+    return passes
+
+
+def build_graph(wiring: Wiring, options: Options, max_taps: int = 2**28, after: str = "") -> Graph:
+    """The graph, or the graph as it is after the pass called ``after``."""
+    graph = emit(wiring)
+    for step in graph_passes(wiring.program, options, max_taps):
+        graph = step(graph)
+        if step.name == after:
+            return graph
+    directions = 3 if options.reverse == "features" else 1
+    padded = KernelPadding(options.kernel, options.linear_as, directions)(graph)
+    assert padded.layout is not None
+    width = padded.layout.width * directions
+    if options.storage == "ragged":
+        return graph
+    if options.storage == "auto" and options.kernel is None:
+        if graph.num_edges * width > AUTO_PADDED_ENTRIES:
+            return graph
+    return padded
