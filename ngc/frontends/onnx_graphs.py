@@ -299,7 +299,10 @@ class Signature:
     def __init__(self, schema: onnx.defs.OpSchema) -> None:
         self.inputs = (schema.min_input, schema.max_input)
         self.outputs = (schema.min_output, schema.max_output)
-        self.types = {name: int(a.type.value) for name, a in schema.attributes.items()}
+        self.types = {
+            name: AttributeProto.AttributeType.Value(a.type.name)
+            for name, a in schema.attributes.items()
+        }
         self.required = {name for name, a in schema.attributes.items() if a.required}
 
     def check(self, node: onnx.NodeProto, attributes: set[str]) -> None:
