@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir
 
-from ngc.errors import BudgetError, ModelError, NgcError, ShapeError, UnsupportedOp
+from ngc.budget import DEFAULT
+from ngc.errors import ModelError, NgcError, ShapeError, UnsupportedOp
 from ngc.ir import program as ir
 from ngc.ir import views
 from ngc.ir.program import Ints, Param, Program, Value
@@ -88,9 +89,6 @@ def find_rule(domain: str, op_type: str, opset: int) -> Registered | None:
     return fitting[-1] if fitting else None
 
 
-# Entries of one tensor (1 GiB of float32).
-MAX_ELEMENTS = 1 << 28
-
 WIDENED = {"float16": "float32", "bfloat16": "float32"}
 
 
@@ -116,6 +114,7 @@ class Builder:
 
     def __init__(self, name: str, opsets: dict[str, int]) -> None:
         self.name, self.opsets = name, opsets
+        self.budget = DEFAULT
         self.ops: list[ir.Op] = []
         self.arrays: dict[str, np.ndarray] = {}  # values of parameters, by name, as stored
         self.read: dict[str, np.ndarray] = {}  # known arrays whose values shaped the program
@@ -182,11 +181,7 @@ class Builder:
 
     def afford(self, shape: Sequence[int]) -> None:
         """Refuse a tensor too large to hold, before anything is allocated for it."""
-        if math.prod(shape) > MAX_ELEMENTS:
-            raise BudgetError(
-                f"a tensor of shape {[int(n) for n in shape]} has more than {MAX_ELEMENTS} entries",
-                where=self._origin,
-            )
+        self.budget.afford(shape, where=self._origin)
 
     def emit(self, cls: type[ir.Op], shape: Sequence[int], dtype: str, **fields: Any) -> Value:
         """Append one operation and return its value."""

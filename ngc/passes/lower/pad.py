@@ -83,9 +83,7 @@ def center_crop_pad(b: Builder, node: onnx_ir.Node, x: Operand, shape: Operand) 
 
 
 @lowers("Col2Im", since=18)
-def col2im(
-    b: Builder, node: onnx_ir.Node, x: Operand, image: Operand, block: Operand
-) -> Operand:
+def col2im(b: Builder, node: onnx_ir.Node, x: Operand, image: Operand, block: Operand) -> Operand:
     """x [n, c prod(block), blocks] -> [n, c, *image]: overlapping blocks add up. It is a transposed
     convolution whose weights are 0 and 1: input channel (c, k) writes to entry k of the block."""
     size, kernel = b.ints_of(image, "image_shape"), b.ints_of(block, "block_shape")

@@ -203,9 +203,7 @@ def expand(b: Builder, node: onnx_ir.Node, x: Operand, shape: Operand) -> Operan
 
 
 @lowers("Tile", since=1, movement=True)
-def tile_1(
-    b: Builder, node: onnx_ir.Node, x: Operand, tiles: Operand, axis: Operand
-) -> Operand:
+def tile_1(b: Builder, node: onnx_ir.Node, x: Operand, tiles: Operand, axis: Operand) -> Operand:
     """One axis, repeated."""
     (count,), (chosen,) = b.ints_of(tiles, "tiles"), b.ints_of(axis, "axis")
     chosen = b.axis(chosen, len(x.shape))

@@ -85,10 +85,13 @@ def size(b: Builder, node: onnx_ir.Node, x: Operand) -> Operand:
 
 
 @lowers("Range", since=11, movement=True)
-def range_(b: Builder, node: onnx_ir.Node, start: Operand, limit: Operand, delta: Operand) -> Operand:
+def range_(
+    b: Builder, node: onnx_ir.Node, start: Operand, limit: Operand, delta: Operand
+) -> Operand:
     """start, start + delta, ... before limit."""
     first, last, step = (
-        b.values_of(x, name).reshape(()) for x, name in ((start, "start"), (limit, "limit"), (delta, "delta"))
+        b.values_of(x, name).reshape(())
+        for x, name in ((start, "start"), (limit, "limit"), (delta, "delta"))
     )
     count = max(0, math.ceil((last - first) / step))
     b.afford((count,))
