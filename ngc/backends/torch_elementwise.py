@@ -13,7 +13,7 @@ from torch.nn import functional
 from ngc.backends.torch_kernels import Function, Values, executes, is_floating, number
 from ngc.ir import program as ir
 
-# fn -> function of x and the numbers of the activation (ONNX order and defaults).
+# fn -> function of x and the numbers of the activation, with ONNX's defaults.
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "relu": torch.relu,
     "leaky_relu": lambda x, alpha=0.01: functional.leaky_relu(x, alpha),
@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "softplus": partial(functional.softplus, threshold=40.0),
     "softsign": functional.softsign,
     "thresholded_relu": lambda x, alpha=1.0: functional.threshold(x, alpha, 0),
-    "shrink": lambda x, bias=0.0, lambd=0.5: torch.where(
+    "shrink": lambda x, lambd=0.5, bias=0.0: torch.where(
         x < -lambd, x + bias, torch.where(x > lambd, x - bias, 0)
     ),
     "swish": lambda x, alpha=1.0: x * torch.sigmoid(alpha * x),
@@ -83,7 +83,8 @@ def activation(op: ir.Activation, values: Values) -> Function:
     numbers = [number(value, dtype) for value in op.a]
     match op.fn:
         case "clip":
-            low, high = (None if math.isinf(value) else value for value in numbers)
+            low = None if numbers[0] == -math.inf else numbers[0]
+            high = None if numbers[1] == math.inf else numbers[1]
             if low is None and high is None:
                 return lambda x: x
             return lambda x: torch.clamp(x, low, high)
@@ -162,6 +163,8 @@ COMBINATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bitwise_and": torch.bitwise_and,
     "bitwise_or": torch.bitwise_or,
     "bitwise_xor": torch.bitwise_xor,
+    "shift_left": torch.bitwise_left_shift,
+    "shift_right": torch.bitwise_right_shift,
 }
 
 

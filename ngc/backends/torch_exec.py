@@ -7,8 +7,10 @@ order of ``program.params``; operands are views of it. The kernels are in ``torc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -109,6 +111,7 @@ class Step:
     """One operation, ready to run. Values are numbered by the operation that makes them;
     ``first`` and ``last`` bound its tensors among the constants of the executor."""
 
+    op: ir.Op
     out: int
     function: Function
     reads: tuple[int, ...]
@@ -117,6 +120,13 @@ class Step:
     last: int
     dtype: torch.dtype
     dead: tuple[int, ...]  # values read for the last time
+
+
+@contextmanager
+def _plain_tensors() -> Iterator[None]:
+    """Leave transforms and inference mode: tensors made here outlive the call they are made in."""
+    with torch._C._DisableFuncTorch(), torch.inference_mode(False):
+        yield
 
 
 class Executor:
@@ -139,7 +149,7 @@ class Executor:
         if missing:
             raise ModelError(f"output {missing[0]} is never computed", where=program.name)
         last_use = self._last_uses()
-        with torch.inference_mode(False):
+        with _plain_tensors():
             self._steps = [
                 self._step(k, op, values, last_use)
                 for k, op in enumerate(program.ops)
@@ -162,8 +172,7 @@ class Executor:
             raise ModelError(f"the program has no value {unknown[0]!r}", where=self.program.name)
         numbers = {self._numbers[name] for name in wanted}
         outputs, env = self._run(weights, inputs, numbers)
-        recorded = {name: env[self._numbers[name]] for name in wanted}
-        return outputs, {name: value for name, value in recorded.items() if value is not None}
+        return outputs, {name: env[self._numbers[name]] for name in wanted}
 
     # --- preparation ---
 
@@ -203,7 +212,9 @@ class Executor:
             function = _through_int64(function)
         numbers = tuple(self._numbers[ref] for ref in op.inputs)
         bounds = self._store(kernel)
-        return Step(k, function, numbers, tuple(reads), *bounds, dtype, tuple(last_use.get(k, ())))
+        return Step(
+            op, k, function, numbers, tuple(reads), *bounds, dtype, tuple(last_use.get(k, ()))
+        )
 
     def _store(self, kernel: Kernel) -> tuple[int, int]:
         first = len(self._constants)
@@ -218,8 +229,7 @@ class Executor:
         if device.type == "cpu":
             return self._constants
         if device not in self._on_device:
-            # Outside of transforms and inference mode: these tensors outlive this call.
-            with torch._C._DisableFuncTorch(), torch.inference_mode(False):
+            with _plain_tensors():
                 self._on_device[device] = [tensor.to(device) for tensor in self._constants]
         return self._on_device[device]
 
@@ -227,7 +237,7 @@ class Executor:
 
     def _run(
         self, weights: Tensor, inputs: Mapping[str, Tensor], keep: Collection[int]
-    ) -> tuple[dict[str, Tensor], list[Tensor | None]]:
+    ) -> tuple[dict[str, Tensor], list[Any]]:
         if tuple(weights.shape) != (self.program.num_slots,):
             raise ShapeError(
                 f"the weights have shape {list(weights.shape)}, not [{self.program.num_slots}]",
@@ -236,7 +246,7 @@ class Executor:
             )
         by_dtype = {dtype: weights.to(dtype) for dtype in self._weight_dtypes}
         constants = self._constants_on(weights.device)
-        env: list[Tensor | None] = [None] * len(self.program.ops)
+        env: list[Any] = [None] * len(self.program.ops)
         for value, k in self._inputs:
             env[k] = self._input(value, inputs)
         for step in self._steps:
@@ -244,17 +254,18 @@ class Executor:
             for read in step.operands:
                 index = constants[read.first : read.last]
                 tensors.append(read.function(by_dtype[read.dtype], *index))
-            result = step.function(*tensors, *constants[step.first : step.last])
+            try:
+                result = step.function(*tensors, *constants[step.first : step.last])
+            except (RuntimeError, IndexError) as error:  # an id out of range, an integer over zero
+                message = f"{step.op.mnemonic} cannot be computed ({error})"
+                raise ModelError(message, where=step.op.origin or step.op.out.name) from error
+            if result.shape != step.op.out.shape:
+                raise AssertionError(f"{step.op} gives shape {list(result.shape)}")
             env[step.out] = result if result.dtype == step.dtype else result.to(step.dtype)
             for dead in step.dead:
                 if dead not in keep:
                     env[dead] = None
-        outputs: dict[str, Tensor] = {}
-        for name, k in self._outputs:
-            value_of = env[k]
-            assert value_of is not None
-            outputs[name] = value_of
-        return outputs, env
+        return {name: env[k] for name, k in self._outputs}, env
 
     def _input(self, value: ir.Value, inputs: Mapping[str, Tensor]) -> Tensor:
         if value.name not in inputs:
