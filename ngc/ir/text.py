@@ -120,9 +120,9 @@ def form_of(field: Field[Any]) -> Form:
 
 
 @cache
-def attributes(cls: type[Op]) -> dict[str, tuple[Field[Any], Form]]:
+def attributes(mnemonic: str) -> dict[str, tuple[Field[Any], Form]]:
     """The fields of an operation that are written as ``name=value``."""
-    shown = [f for f in fields(cls) if f.name not in ("out", "origin")]
+    shown = [f for f in fields(VOCABULARY[mnemonic]) if f.name not in ("out", "origin")]
     return {f.name: (f, form_of(f)) for f in shown}
 
 
@@ -151,7 +151,7 @@ def _lines(program: Program, digest: bool) -> Iterator[str]:
 def print_op(op: Op, scope: Scope) -> str:
     out = op.out
     words = [f"{_ref(out.name)} = {op.mnemonic} {quoted(out.dtype)} {integers(out.shape)}"]
-    for name, (field, form) in attributes(type(op)).items():
+    for name, (field, form) in attributes(op.mnemonic).items():
         text = form.write(getattr(op, name), scope)
         # Compared as text: 0.0 and -0.0 are equal, but not the same.
         if field.default is MISSING or text != form.write(field.default, scope):
@@ -245,7 +245,7 @@ class Reader:
         self.ops.append(op)
 
     def attributes(self, c: Cursor, cls: type[Op]) -> dict[str, Any]:
-        forms = attributes(cls)
+        forms = attributes(cls.mnemonic)
         found: dict[str, Any] = {}
         while not c.end():
             start = c.at
