@@ -40,7 +40,9 @@ COMPARISONS = frozenset(("equal", "less", "less_equal", "greater", "greater_equa
 COMBINATIONS: dict[str, tuple[int, float]] = {
     **dict.fromkeys(("add", "mul", "max", "min", "mean"), (1, math.inf)),
     **dict.fromkeys(("sub", "div", "pow", "mod", "fmod", "and", "or", "xor"), (2, 2)),
-    **dict.fromkeys(("bitwise_and", "bitwise_or", "bitwise_xor"), (2, 2)),
+    **dict.fromkeys(
+        ("bitwise_and", "bitwise_or", "bitwise_xor", "shift_left", "shift_right"), (2, 2)
+    ),
     **dict.fromkeys(COMPARISONS, (2, 2)),
     "where": (3, 3),
 }
