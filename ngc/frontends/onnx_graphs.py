@@ -299,10 +299,8 @@ class Signature:
     def __init__(self, schema: onnx.defs.OpSchema) -> None:
         self.inputs = (schema.min_input, schema.max_input)
         self.outputs = (schema.min_output, schema.max_output)
-        self.types = {
-            name: AttributeProto.AttributeType.Value(a.type.name)
-            for name, a in schema.attributes.items()
-        }
+        types = {name: a.type.name for name, a in schema.attributes.items()}  # type: ignore[attr-defined]
+        self.types = {n: AttributeProto.AttributeType.Value(kind) for n, kind in types.items()}
         self.required = {name for name, a in schema.attributes.items() if a.required}
 
     def check(self, node: onnx.NodeProto, attributes: set[str]) -> None:

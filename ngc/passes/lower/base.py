@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir
 
-from ngc.budget import DEFAULT
+from ngc.budget import DEFAULT, Budget
 from ngc.errors import ModelError, NgcError, ShapeError, UnsupportedOp
 from ngc.ir import program as ir
 from ngc.ir import views
@@ -112,15 +112,17 @@ class Builder:
     Methods that move data take and return operands of either sort; the others return values.
     """
 
-    def __init__(self, name: str, opsets: dict[str, int]) -> None:
+    def __init__(self, name: str, opsets: dict[str, int], budget: Budget = DEFAULT) -> None:
         self.name, self.opsets = name, opsets
-        self.budget = DEFAULT
+        self.budget = budget
+        self._num_computed = 0  # entries of all constants computed so far
         self.ops: list[ir.Op] = []
         self.arrays: dict[str, np.ndarray] = {}  # values of parameters, by name, as stored
         self.read: dict[str, np.ndarray] = {}  # known arrays whose values shaped the program
         self._params: list[Param] = []
         self._next_slot = FIRST_SLOT
         self._names: set[str] = set()
+        self._steps = 0
         self._origin = ""
         self._hint = "v"
         self._op_type = ""
@@ -136,6 +138,12 @@ class Builder:
     def at(self, origin: str, output: str) -> None:
         """Say which node is being lowered and what its first output is called."""
         self._origin, self._hint = origin, output or origin or "v"
+        self.step()
+
+    def step(self) -> None:
+        """Count one step of the lowering: a node, or a trip of a loop."""
+        self._steps += 1
+        self.budget.afford_nodes(self._steps, where=self._origin)
 
     def fresh(self) -> str:
         name, k = self._hint, 1
@@ -183,6 +191,11 @@ class Builder:
         """Refuse a tensor too large to hold, before anything is allocated for it."""
         self.budget.afford(shape, where=self._origin)
 
+    def allocate(self, shape: Sequence[int]) -> None:
+        """``afford`` for an array that will be kept: all of them together are bounded too."""
+        self._num_computed += self.budget.afford(shape, where=self._origin)
+        self.budget.afford_total(self._num_computed, where=self._origin, what="computed constants")
+
     def emit(self, cls: type[ir.Op], shape: Sequence[int], dtype: str, **fields: Any) -> Value:
         """Append one operation and return its value."""
         self.afford(shape)
@@ -229,6 +242,8 @@ class Builder:
         if shape == x.shape:
             return x
         if isinstance(x, Known):
+            if not x.array.flags.c_contiguous:
+                self.allocate(shape)
             slots = x.slots.reshape(shape) if x.slots else None
             return replace(x, array=x.array.reshape(shape), slots=slots)
         return self.emit(ir.Reshape, shape, x.dtype, x=x.name)
@@ -292,6 +307,7 @@ class Builder:
             return x
         shape = (*x.shape[:axis], len(picked), *x.shape[axis + 1 :])
         if isinstance(x, Known):
+            self.allocate(shape)
             slots = Slots.of(np.take(x.slots.numpy(), picked, axis=axis)) if x.slots else None
             return replace(x, array=np.take(x.array, picked, axis=axis), slots=slots)
         return self.emit(ir.Take, shape, x.dtype, x=x.name, axis=axis, index=Array.of(picked))
@@ -302,6 +318,7 @@ class Builder:
         if index.size and (index.min() < 0 or index.max() >= math.prod(x.shape)):
             raise self.misshapen(f"index out of range for a tensor of shape {list(x.shape)}")
         if isinstance(x, Known):
+            self.allocate(index.shape)
             slots = Slots.of(x.slots.numpy().reshape(-1)[index]) if x.slots else None
             return replace(x, array=x.array.reshape(-1)[index], slots=slots)
         return self.emit(ir.Select, index.shape, x.dtype, x=x.name, index=Array.of(index))
@@ -316,6 +333,7 @@ class Builder:
             return xs[0]
         if all(isinstance(x, Known) for x in xs):
             known = [x for x in xs if isinstance(x, Known)]
+            self.allocate([sum(x.array.size for x in known)])
             array = np.concatenate([x.array for x in known], axis=axis)
             if not (is_float(str(array.dtype)) and any(x.learned for x in known)):
                 return Known(array)
@@ -343,6 +361,7 @@ class Builder:
         shape = [n + b + e for n, b, e in zip(x.shape, pads[:rank], pads[rank:])]
         self.afford(shape)
         if isinstance(x, Known):
+            self.allocate(shape)
             array = np.pad(x.array, list(zip(pads[:rank], pads[rank:])), constant_values=value)
             if x.slots is None or value not in (0.0, 1.0):
                 return Known(array, None, x.learned, x.sources)

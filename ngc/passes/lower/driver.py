@@ -14,9 +14,11 @@ import onnx
 import onnx_ir
 from onnx.reference import ReferenceEvaluator
 
+from ngc.budget import DEFAULT, Budget
 from ngc.errors import ModelError, NgcError, UnsupportedOp, UnsupportedOps
 from ngc.ir import program as ir
 from ngc.ir.program import Ints, Program
+from ngc.passes.lower.afford import afford_evaluation
 from ngc.passes.lower.base import (
     Builder,
     Known,
@@ -53,9 +55,9 @@ REFUSED = Refused()
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 
 
-def lower(model: onnx_ir.Model, shapes: Mapping[str, Ints]) -> Lowered:
+def lower(model: onnx_ir.Model, shapes: Mapping[str, Ints], budget: Budget = DEFAULT) -> Lowered:
     """Lower a model whose inputs have the given shapes (every size known)."""
-    walk = Walk(Builder(model.graph.name or "main", dict(model.graph.opset_imports)))
+    walk = Walk(Builder(model.graph.name or "main", dict(model.graph.opset_imports), budget))
     b = walk.builder
     for value in model.graph.inputs:
         if value.name in model.graph.initializers:
@@ -177,6 +179,7 @@ class Walk:
         proto = onnx_ir.to_proto(node)
         feeds = {n: o.array for n, o in zip(proto.input, operands, strict=True) if n and o is not None}
         opsets = [onnx.helper.make_opsetid(d, v) for d, v in b.opsets.items()]
+        afford_evaluation(proto, feeds, opsets, b.budget, b._origin)
         try:
             arrays = ReferenceEvaluator(_alone(proto, opsets), opsets=None).run(None, feeds)
         except NgcError:
@@ -192,6 +195,7 @@ class Walk:
                 results.append([Known(np.asarray(a)) for a in array])
                 continue
             array = widen(np.asarray(array))
+            b.allocate(array.shape)
             if is_float(str(array.dtype)) and sources:
                 results.append(b.parameter(name, array, derived=sources))
             else:
