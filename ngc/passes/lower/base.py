@@ -126,6 +126,9 @@ class Builder:
         self._origin = ""
         self._hint = "v"
         self._op_type = ""
+        # Tensors of quantisation codes, by name: the activation they stand for before it is rounded,
+        # and what identifies their scale and zero point (lower/quantized.py).
+        self.quantised: dict[str, tuple[Value, object, object]] = {}
         self.notes: list[str] = []  # what the user should know of this compilation
         # Set by the driver. Lowers the body of If, Loop or Scan: ``b.inline(graph, operands)``.
         self.inline: Callable[[onnx_ir.Graph, Sequence[Any]], list[Any]]

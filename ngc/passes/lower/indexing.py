@@ -1,7 +1,7 @@
 """Gather, Scatter and what else picks entries by indices.
 
-Known indices are data movement; indices that depend on the input read a table (Embedding) or another
-activation (Gather).
+Known indices are data movement; indices that depend on the input read a table (Embedding) or
+another activation (Gather).
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def reverse_sequence(b: Builder, node: onnx_ir.Node, x: Operand, lengths: Operan
     time = b.axis(node.attributes.get_int("time_axis", 0), len(x.shape))
     batch = b.axis(node.attributes.get_int("batch_axis", 1), len(x.shape))
     length = b.values_of(lengths, "sequence_lens").reshape(-1)
-    if len(length) != x.shape[batch] or length.size and length.max() > x.shape[time]:
+    if len(length) != x.shape[batch] or (length.size and length.max() > x.shape[time]):
         raise b.misshapen(f"sequence_lens {length.tolist()} do not fit {list(x.shape)}")
     step = np.arange(x.shape[time])
     # [batch, time]: the step each step takes its values from.

@@ -233,7 +233,7 @@ def _tile(b: Builder, x: Operand, repeats: Sequence[int]) -> Operand:
 
 @lowers("DepthToSpace", since=1, movement=True)
 def depth_to_space(b: Builder, node: onnx_ir.Node, x: Operand) -> Operand:
-    """[n, c r r, h, w] -> [n, c, h r, w r]; DCR: blocks lead in the channel axis, CRD: they follow."""
+    """[n, c r r, h, w] -> [n, c, h r, w r]; DCR: r r leads in the channel axis, CRD: c does."""
     r = node.attributes.get_int("blocksize")
     n, depth, h, w = x.shape
     c = depth // (r * r)

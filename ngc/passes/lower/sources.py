@@ -1,7 +1,7 @@
 """Tensors out of nothing but attributes and shapes: Constant, Shape, Range and their kin.
 
-None of them is learned, except a floating-point Constant of more than one entry: some exporters keep
-weights there.
+None of them is learned, except a floating-point Constant of more than one entry: some exporters
+keep weights there.
 """
 
 from __future__ import annotations
@@ -85,17 +85,13 @@ def size(b: Builder, node: onnx_ir.Node, x: Operand) -> Operand:
 
 
 @lowers("Range", since=11, movement=True)
-def range_(
-    b: Builder, node: onnx_ir.Node, start: Operand, limit: Operand, delta: Operand
-) -> Operand:
+def range_(b: Builder, node: onnx_ir.Node, *bounds: Operand) -> Operand:
     """start, start + delta, ... before limit."""
-    first, last, step = (
-        b.values_of(x, name).reshape(())
-        for x, name in ((start, "start"), (limit, "limit"), (delta, "delta"))
-    )
-    count = max(0, math.ceil((last - first) / step))
+    names = ("start", "limit", "delta")
+    start, limit, delta = (b.values_of(x, name).reshape(()) for x, name in zip(bounds, names))
+    count = max(0, math.ceil((limit - start) / delta))
     b.afford((count,))
-    return Known((first + np.arange(count) * step).astype(first.dtype))
+    return Known((start + np.arange(count) * delta).astype(start.dtype))
 
 
 @lowers("EyeLike", since=9, movement=True)

@@ -173,9 +173,9 @@ _FLOATS = (onnx_ir.DataType.FLOAT, onnx_ir.DataType.DOUBLE)
 @lowers("CastLike", since=15, movement=True)
 def cast_like(b: Builder, node: onnx_ir.Node, x: Operand, target: Operand) -> Operand:
     """x in the type of another tensor."""
-    if isinstance(x, Known) and isinstance(target, Known):
-        if not (is_float(x.dtype) and is_float(target.dtype)):
-            return b.evaluate(node, (x, target))[0]
+    floats = is_float(x.dtype) and is_float(target.dtype)
+    if isinstance(x, Known) and isinstance(target, Known) and not floats:
+        return b.evaluate(node, (x, target))[0]
     return _cast(b, x, target.dtype)
 
 
