@@ -51,7 +51,7 @@ class Nodes:
     ``layer``: longest path from a source; ``position_id``: one number per hidden layer, a number of
     its own for each input and output neuron; ``place``: position [n, 2] (row, column) of a node
     copied per position, else -1; ``scalars`` [n, 4]: slots of SCALARS; ``op``: operation it comes
-    from; ``neuron``: granular neuron whose value the node holds (-1 for copies of flatten).
+    from; ``neuron``: granular neuron whose value the node holds (a copy: at its place).
     """
 
     kind: np.ndarray

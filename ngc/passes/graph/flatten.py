@@ -71,7 +71,6 @@ class _Rewrite:
             return
         taps, start = block.taps, len(self.nodes)
         rows = self.nodes.take(np.repeat(nodes, taps))
-        rows.neuron[:] = -1
         width = block.kernel[-1] if block.kernel else 1
         place = np.tile(np.arange(taps), len(nodes))
         rows.place[:] = np.stack([place // width, place % width], axis=1)

@@ -1,0 +1,263 @@
+"""compile: a model in any form ngc reads -> its neural graph. The stages by name, in order.
+
+    load        file, bytes or proto     -> Source         frontends/
+    normalise   onnx_ir -> onnx_ir                         passes/normalize/
+    lower       onnx_ir                  -> Program        passes/lower/
+    simplify    Program -> Program                         passes/program/
+    wire        Program                  -> Wiring         passes/wire/
+    graph       Wiring                   -> Graph, Plan    passes/graph/
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import torch
+
+from ngc.backends.pyg import NeuralGraph, bind
+from ngc.backends.torch_exec import pack
+from ngc.budget import DEFAULT, Budget
+from ngc.coverage import Coverage, coverage
+from ngc.errors import ModelError, ShapeError
+from ngc.frontends.dims import sample_shapes
+from ngc.frontends.onnx import Source, load
+from ngc.ir.program import Program
+from ngc.ir.text import print_program
+from ngc.options import Options
+from ngc.passes.graph.pipeline import build_graph
+from ngc.passes.lower.driver import Lowered, lower
+from ngc.passes.normalize import normalise
+from ngc.passes.pipeline import run_passes
+from ngc.passes.wire import Wiring, wire
+from ngc.plan import Plan
+
+Model = str | Path | bytes | onnx.ModelProto | onnx_ir.Model
+
+
+@dataclass(frozen=True, eq=False)
+class Compilation:
+    """A compiled model: every stage, and the weights of this one network.
+
+    ``weights`` [slots] = [0, 1, parameters]; ``notes`` are what the user should know (sizes that
+    were bound, quantised weights evaluated to float, ...).
+    """
+
+    source: Source
+    program: Program
+    arrays: Mapping[str, np.ndarray]
+    plan: Plan
+    notes: tuple[str, ...]
+    max_elements: int = DEFAULT.max_elements
+
+    @cached_property
+    def weights(self) -> torch.Tensor:
+        return pack(self.program, self.arrays)
+
+    @cached_property
+    def wiring(self) -> Wiring:
+        return wire(self.program, self.plan.options.input_axes)
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        return cover(self)
+
+    def graph(self) -> NeuralGraph:
+        """The neural graph with this network's weights."""
+        return bind(self.plan, self.weights)
+
+    def save(self, path: str | Path) -> None:
+        """Write graph.pt: the graph and what ``decompile`` needs."""
+        from ngc.files import save
+
+        save([self], path)
+
+
+def compile(
+    model: Model,
+    *,
+    options: Options | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    budget: Budget = DEFAULT,
+    **changes: Any,
+) -> Compilation:
+    """Compile one model.
+
+    ``shapes`` gives inputs their sizes, ``dims`` gives named dimensions theirs; what stays open is
+    bound to a small sample. Keyword arguments beyond these are fields of ``Options``.
+    """
+    options = replace(options or Options(), **changes)
+    source = load(model, budget=budget)
+    key = _structure_key(source, options, shapes, dims) + str(budget)
+    known = _known_plan(key, source, budget.max_elements)
+    if known is not None:
+        return known
+    normal = normalise(source, options)
+    shaped, notes = lower_with_shapes(normal, shapes or {}, dims or {}, budget)
+    program = simplify(shaped.program)
+    plan = make_plan(program, options, budget)
+    names = {param.name for param in program.params}
+    arrays = {name: array for name, array in shaped.arrays.items() if name in names}
+    notes = (*normal.notes, *notes, *shaped.notes)
+    result = Compilation(normal, program, arrays, plan, notes, budget.max_elements)
+    _remember(key, source, normal, shaped, result)
+    return result
+
+
+def lower_with_shapes(
+    source: Source, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], budget: Budget
+) -> tuple[Lowered, tuple[str, ...]]:
+    """Lower with the first sample of sizes that fits the model."""
+    failed: ShapeError | None = None
+    for bound in sample_shapes(source.model, shapes, dims):
+        try:
+            return lower(source.model, bound.shapes, budget), bound.notes
+        except ShapeError as error:
+            failed = failed or error
+    assert failed is not None
+    raise failed
+
+
+def simplify(program: Program, after: str = "") -> Program:
+    """The program after the program passes."""
+    return run_passes(program, after=after or None)
+
+
+def make_plan(program: Program, options: Options, budget: Budget = DEFAULT) -> Plan:
+    """The plan of a program; one of the same structure and options is built once."""
+    text = f"{print_program(program)}\n{options}\n{budget.max_elements}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+    if digest not in _PLANS:
+        wiring = wire(program, options.input_axes)
+        graph = build_graph(wiring, options, budget.max_elements)
+        _PLANS.put(digest, Plan(program, graph, options, digest))
+    return _PLANS.get(digest)
+
+
+def cover(compilation: Compilation) -> Coverage:
+    """The coverage report of a compilation."""
+    floating = {
+        name: tuple(value.const_value.shape.numpy())
+        for name, value in compilation.source.model.graph.initializers.items()
+        if value.const_value is not None and value.const_value.dtype.is_floating_point()
+    }
+    reads = {
+        value.name
+        for node in compilation.source.model.graph
+        for value in node.inputs
+        if value is not None
+    }
+    reasons = {
+        name: "a constant of the operators that read it (bound, epsilon, exponent or scale)"
+        if name in reads
+        else "no operator reads it"
+        for name in floating
+    }
+    return coverage(compilation.program, compilation.plan.covered(), floating, reasons)
+
+
+# --- plans of architectures seen before ---------------------------------------------------------
+
+
+class _Recent(OrderedDict):  # type: ignore[type-arg]
+    """The last few entries."""
+
+    limit = 32
+
+    def put(self, key: Any, value: Any) -> None:
+        self[key] = value
+        while len(self) > self.limit:
+            self.popitem(last=False)
+
+
+_PLANS: _Recent = _Recent()
+_SEEN: _Recent = _Recent()
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What a first compilation found out about an architecture: its parameters are initializers,
+    and the other floating-point initializers had these contents."""
+
+    program: Program
+    plan: Plan
+    source: Source
+    others: str
+    notes: tuple[str, ...]
+
+
+def _floats(source: Source) -> dict[str, onnx.TensorProto]:
+    floating = (
+        onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE,
+        onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16,
+    )  # fmt: skip
+    return {t.name: t for t in source.proto.graph.initializer if t.data_type in floating}
+
+
+def _structure_key(
+    source: Source,
+    options: Options,
+    shapes: Mapping[str, Sequence[int]] | None,
+    dims: Mapping[str, int] | None,
+) -> str:
+    """Hash of everything in the model but the contents of floating-point initializers."""
+    digest = hashlib.sha256(repr((options, shapes, dims)).encode())
+    graph = source.proto.graph
+    floats = _floats(source)
+    for opset in source.proto.opset_import:
+        digest.update(opset.SerializeToString(deterministic=True))
+    for part in (graph.input, graph.output, graph.node, source.proto.functions):
+        for item in part:
+            digest.update(item.SerializeToString(deterministic=True))
+    for tensor in graph.initializer:
+        if tensor.name in floats:
+            digest.update(repr((tensor.name, tuple(tensor.dims), tensor.data_type)).encode())
+        else:
+            digest.update(tensor.SerializeToString(deterministic=True))
+    for sparse in graph.sparse_initializer:
+        digest.update(sparse.SerializeToString(deterministic=True))
+    return digest.hexdigest()
+
+
+def _contents(tensors: Mapping[str, onnx.TensorProto], names: set[str]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        digest.update(tensors[name].SerializeToString(deterministic=True))
+    return digest.hexdigest()
+
+
+def _remember(
+    key: str, source: Source, normal: Source, lowered: Lowered, result: Compilation
+) -> None:
+    floats = _floats(source)
+    names = {param.name for param in result.program.params}
+    if normal is not source or not names <= floats.keys():
+        return  # parameters that were computed have to be computed again
+    others = _contents(floats, floats.keys() - names)
+    _SEEN.put(key, _Seen(result.program, result.plan, source, others, result.notes))
+
+
+def _known_plan(key: str, source: Source, max_elements: int) -> Compilation | None:
+    seen = _SEEN.get(key)
+    if seen is None:
+        return None
+    floats = _floats(source)
+    names = [param.name for param in seen.program.params]
+    if _contents(floats, floats.keys() - set(names)) != seen.others:
+        return None
+    arrays = {}
+    for param in seen.program.params:
+        array = onnx.numpy_helper.to_array(floats[param.name])
+        if array.shape != param.shape:
+            raise ModelError("the data do not fit the stated size", where=param.name)
+        arrays[param.name] = array
+    return Compilation(source, seen.program, arrays, seen.plan, seen.notes, max_elements)
