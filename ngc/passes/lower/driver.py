@@ -51,6 +51,10 @@ class Refused:
 
 REFUSED = Refused()
 
+# What torch's exporter notes on values that come from parameters and buffers of the module.
+PARAMETER_MARK = "pkg.torch.export.graph_signature.InputSpec.kind"
+MARKS = {PARAMETER_MARK, "pkg.onnxscript.optimizer.folded_from"}
+
 # Their outputs are random, so they are not evaluated even where all operands are known.
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 
