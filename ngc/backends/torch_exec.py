@@ -84,7 +84,8 @@ def unpack(program: Program, weights: Tensor) -> dict[str, np.ndarray]:
 
 def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
     """A copy in a stored dtype, rounded to nearest."""
-    result = values.astype(np.dtype(dtype))
+    with np.errstate(invalid="ignore"):  # NaN
+        result = values.astype(np.dtype(dtype))
     if result.dtype == ml_dtypes.bfloat16:
         # The conversion makes every NaN the same one; bfloat16 is the upper half of float32.
         nan = np.isnan(values)
@@ -147,7 +148,7 @@ class Executor:
         self._numbers = {op.out.name: k for k, op in enumerate(program.ops)}
         missing = [ref for _, ref in program.outputs if ref not in self._numbers]
         if missing:
-            raise ModelError(f"output {missing[0]} is never computed", where=program.name)
+            raise ModelError(f"output {missing[0]!r} is never computed", where=program.name)
         last_use = self._last_uses()
         with _plain_tensors():
             self._steps = [
@@ -155,7 +156,9 @@ class Executor:
                 for k, op in enumerate(program.ops)
                 if not isinstance(op, ir.Input)
             ]
-        self._inputs = [(op.out, self._numbers[op.out.name]) for op in program.inputs]
+        self._inputs = [
+            (op.out, self.torch_dtype(op), self._numbers[op.out.name]) for op in program.inputs
+        ]
         self._outputs = [(name, self._numbers[ref]) for name, ref in program.outputs]
         self._weight_dtypes = {read.dtype for step in self._steps for read in step.operands}
 
@@ -211,10 +214,8 @@ class Executor:
         if any(d in STORED_ONLY for d in [dtype, *involved]):
             function = _through_int64(function)
         numbers = tuple(self._numbers[ref] for ref in op.inputs)
-        bounds = self._store(kernel)
-        return Step(
-            op, k, function, numbers, tuple(reads), *bounds, dtype, tuple(last_use.get(k, ()))
-        )
+        dead = tuple(last_use.get(k, ()))
+        return Step(op, k, function, numbers, tuple(reads), *self._store(kernel), dtype, dead)
 
     def _store(self, kernel: Kernel) -> tuple[int, int]:
         first = len(self._constants)
@@ -244,11 +245,11 @@ class Executor:
                 where=self.program.name,
                 hint="torch.func.vmap over stacked weights",
             )
-        by_dtype = {dtype: weights.to(dtype) for dtype in self._weight_dtypes}
+        by_dtype = {kind: weights.to(kind) for kind in self._weight_dtypes}
         constants = self._constants_on(weights.device)
         env: list[Any] = [None] * len(self.program.ops)
-        for value, k in self._inputs:
-            env[k] = self._input(value, inputs)
+        for value, dtype, k in self._inputs:
+            env[k] = _fitting(value, inputs).to(dtype)
         for step in self._steps:
             tensors = [env[n] for n in step.reads]
             for read in step.operands:
@@ -260,24 +261,25 @@ class Executor:
                 message = f"{step.op.mnemonic} cannot be computed ({error})"
                 raise ModelError(message, where=step.op.origin or step.op.out.name) from error
             if result.shape != step.op.out.shape:
-                raise AssertionError(f"{step.op} gives shape {list(result.shape)}")
+                raise AssertionError(f"{step.op.out} has shape {list(result.shape)}")
             env[step.out] = result if result.dtype == step.dtype else result.to(step.dtype)
             for dead in step.dead:
                 if dead not in keep:
                     env[dead] = None
         return {name: env[k] for name, k in self._outputs}, env
 
-    def _input(self, value: ir.Value, inputs: Mapping[str, Tensor]) -> Tensor:
-        if value.name not in inputs:
-            raise ModelError("no tensor given for this input", where=f"input {value.name}")
-        tensor = inputs[value.name]
-        if tuple(tensor.shape) != value.shape:
-            raise ShapeError(
-                f"the tensor has shape {list(tensor.shape)}, the program wants {list(value.shape)}",
-                where=f"input {value.name}",
-            )
-        dtype = DTYPES[value.dtype]
-        return tensor.to(self.dtype if self.dtype and dtype.is_floating_point else dtype)
+
+def _fitting(value: ir.Value, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The tensor given for an input."""
+    if value.name not in inputs:
+        raise ModelError("no tensor given for this input", where=f"input {value.name}")
+    tensor = inputs[value.name]
+    if tuple(tensor.shape) != value.shape:
+        raise ShapeError(
+            f"the tensor has shape {list(tensor.shape)}, the program wants {list(value.shape)}",
+            where=f"input {value.name}",
+        )
+    return tensor
 
 
 def _through_int64(function: Function) -> Function:
