@@ -236,7 +236,7 @@ class Activation(Op, mnemonic="activation"):
     gelu, erf, exp, log, sqrt, reciprocal, neg, abs, sign, floor, ceil, round (half to even), sin,
     cos, tan, asin, acos, atan, sinh, cosh, tanh, asinh, acosh, atanh, not, bitwise_not, is_nan;
     leaky_relu, elu, celu, thresholded_relu and swish with (alpha), selu (alpha, gamma),
-    hard_sigmoid (alpha, beta), shrink (bias, lambd), is_inf (detect negative, detect positive).
+    hard_sigmoid (alpha, beta), shrink (lambd, bias), is_inf (detect negative, detect positive).
     Besides: gelu_tanh, clip (min, max; either may be infinite), affine a[0] x + a[1],
     power x ^ a[0], base a[0] ^ x.
     """

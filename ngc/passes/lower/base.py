@@ -485,6 +485,8 @@ def _moved(slots: Slots, starts: np.ndarray, shift: np.ndarray) -> Slots:
     if slots.entries is None:
         k = int(np.searchsorted(starts, slots.offset, side="right")) - 1
         return replace(slots, offset=slots.offset + int(shift[k]))
+    if len(shift) == 0:
+        return slots  # constants 0 and 1 only
     entries = slots.numpy()
     where = np.searchsorted(starts, entries, side="right") - 1
     return Slots.of(np.where(entries >= FIRST_SLOT, entries + shift[where.clip(0)], entries))

@@ -56,24 +56,25 @@ def _key(x: Operand | None, axis: int) -> object:
     return Array.of(array.reshape(())) if array.size == 1 else (Array.of(array), axis)
 
 
-def _spread(array: np.ndarray, x: Operand, node: onnx_ir.Node, axis: int) -> np.ndarray:
+def _spread(b: Builder, part: Operand, x: Operand, node: onnx_ir.Node, axis: int) -> Operand:
     """Scales or zero points so that they broadcast to x: one, one an axis entry, or one a block."""
+    rank = len(x.shape)
+    if isinstance(part, Known):
+        part = Known(widen(part.array), sources=part.sources)  # numbers, no parameter
     block = node.attributes.get_int("block_size", 0)
     if block:
-        axis %= len(x.shape)
-        return np.repeat(array, block, axis=axis).take(np.arange(x.shape[axis]), axis=axis)
-    if array.size == 1:
-        return array.reshape(())
-    if array.ndim > 1:
-        return array
-    return array.reshape([-1 if k == axis % len(x.shape) else 1 for k in range(len(x.shape))])
+        axis = b.axis(axis, rank)
+        return b.take(part, axis, np.arange(x.shape[axis]) // block)
+    if math.prod(part.shape) == 1:
+        return b.reshape(part, ())
+    return b.reshape(part, [-1 if k == b.axis(axis, rank) else 1 for k in range(rank)])
 
 
 def _quantise(
     b: Builder,
     x: Operand,
-    scale: Known,
-    zero: Known | None,
+    scale: Operand | None,
+    zero: Operand | None,
     dtype: str,
     grid: Grid,
 ) -> Value:
@@ -81,8 +82,9 @@ def _quantise(
     if dtype not in GRIDS:
         raise b.refuse(f"quantising activations to {dtype} is not supported")
     low, high, held = GRIDS[dtype]
+    assert isinstance(scale, Known)
     step = scale.array.astype(np.float64)
-    origin = np.zeros(()) if zero is None else zero.array.astype(np.float64)
+    origin = zero.array.astype(np.float64) if isinstance(zero, Known) else np.zeros(())
     real = _between(b, x, (low - origin) * step, (high - origin) * step)
     codes = b.activation(b.combine("div", x, Known(scale.array), dtype=x.dtype), "round")
     if np.any(origin):
@@ -181,13 +183,14 @@ def quantize_linear(
     """saturate(round(x / scale) + zero)."""
     axis = node.attributes.get_int("axis", 1)
     grid = _grid(scale, zero, axis)
-    step = Known(_spread(widen(b.values_of(scale, "scale")), x, node, axis))
+    step = _spread(b, _read(b, scale, "scale"), x, node, axis)
     dtype = node.attributes.get_int("output_dtype", 0)
     name = onnx_ir.DataType(dtype).numpy().name if dtype else "uint8"
-    if zero is None:
-        return _quantise(b, _real_input(b, x), step, None, name, grid)
-    origin = Known(_spread(b.values_of(zero, "zero point"), x, node, axis))
-    return _quantise(b, _real_input(b, x), step, origin, zero.dtype, grid)
+    name = name if zero is None else zero.dtype
+    if name in GRIDS and GRIDS[name][2] != name and node.outputs[0].is_graph_output():
+        raise b.refuse(f"an output of type {name} is not supported")
+    origin = None if zero is None else _spread(b, _read(b, zero, "zero point"), x, node, axis)
+    return _quantise(b, _real_input(b, x), step, origin, name, grid)
 
 
 def _real_input(b: Builder, x: Operand) -> Operand:
@@ -202,13 +205,12 @@ def dequantize_linear(
     """(x - zero) scale."""
     axis = node.attributes.get_int("axis", 1)
     grid = _grid(scale, zero, axis)
-    spread = []
     for part, what in ((scale, "scale"), (zero, "zero point")):
         if isinstance(part, Known):
-            array = _spread(widen(b.values_of(part, what)), x, node, axis)
-            part = Known(array, sources=part.sources)
-        spread.append(part)
-    return _dequantise(b, x, *spread, grid)
+            b.values_of(part, what)
+    step = _spread(b, scale, x, node, axis)
+    origin = None if zero is None else _spread(b, zero, x, node, axis)
+    return _dequantise(b, x, step, origin, grid)
 
 
 @lowers("DynamicQuantizeLinear", since=11)
@@ -320,8 +322,6 @@ def _requantise(b: Builder, y: Operand, scale: Operand, zero: Operand, axis: int
     grid = _grid(scale, zero, axis)
     step = _column(_read(b, scale, "y scale"), len(y.shape), axis)
     origin = _column(_read(b, zero, "y zero point"), len(y.shape), axis)
-    assert isinstance(step, Known)
-    assert isinstance(origin, Known)
     return _quantise(b, y, step, origin, zero.dtype, grid)
 
 

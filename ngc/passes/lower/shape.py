@@ -246,11 +246,13 @@ def depth_to_space(b: Builder, node: onnx_ir.Node, x: Operand) -> Operand:
 
 @lowers("SpaceToDepth", since=1, movement=True)
 def space_to_depth(b: Builder, node: onnx_ir.Node, x: Operand) -> Operand:
-    """[n, c, h r, w r] -> [n, r r c, h, w]."""
+    """[n, c, h r, w r] -> [n, r r c, h, w], or [n, c r r, h, w] in mode CRD (opset 28)."""
     r = node.attributes.get_int("blocksize")
     n, c, h, w = x.shape
     blocks = b.reshape(x, (n, c, h // r, r, w // r, r))
-    return b.reshape(b.transpose(blocks, (0, 3, 5, 1, 2, 4)), (n, r * r * c, h // r, w // r))
+    crd = node.attributes.get_string("mode", "DCR") == "CRD"
+    perm = (0, 1, 3, 5, 2, 4) if crd else (0, 3, 5, 1, 2, 4)
+    return b.reshape(b.transpose(blocks, perm), (n, r * r * c, h // r, w // r))
 
 
 @lowers("Identity", since=1, movement=True)

@@ -38,7 +38,7 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
     "Relu": ("relu", {}),
     "Round": ("round", {}),
     "Selu": ("selu", {"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875}),
-    "Shrink": ("shrink", {"bias": 0.0, "lambd": 0.5}),
+    "Shrink": ("shrink", {"lambd": 0.5, "bias": 0.0}),
     "Sigmoid": ("sigmoid", {}),
     "Sign": ("sign", {}),
     "Sin": ("sin", {}),
