@@ -53,7 +53,8 @@ REFUSED = Refused()
 
 # What torch's exporter notes on values that come from parameters and buffers of the module.
 PARAMETER_MARK = "pkg.torch.export.graph_signature.InputSpec.kind"
-MARKS = {PARAMETER_MARK, "pkg.onnxscript.optimizer.folded_from"}
+FOLDED_MARK = "pkg.onnxscript.optimizer.folded_from"
+SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 
 # Their outputs are random, so they are not evaluated even where all operands are known.
 RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -91,6 +92,26 @@ def lower(model: onnx_ir.Model, shapes: Mapping[str, Ints], budget: Budget = DEF
 def _numpy_name(dtype: onnx_ir.DataType) -> str:
     name = str(dtype.numpy())
     return {"float16": "float32", "bfloat16": "float32"}.get(name, name)
+
+
+def plain_numbers(graph: onnx_ir.Graph) -> set[str]:
+    """Initializers of one entry that are constants of the code: torch's exporter turns those into
+    initializers too, but marks the ones that come from parameters and buffers."""
+    values = graph.initializers
+    if not any(PARAMETER_MARK in value.metadata_props for value in values.values()):
+        return set()
+    signature = graph.metadata_props.get(SIGNATURE, "")
+
+    def learned(value: onnx_ir.Value) -> bool:
+        sources = value.metadata_props.get(FOLDED_MARK, "").strip("[]").split(", ")
+        folded = any(source and f"target={source}" in signature for source in sources)
+        return folded or PARAMETER_MARK in value.metadata_props
+
+    return {
+        name
+        for name, value in values.items()
+        if value.const_value is not None and value.const_value.size == 1 and not learned(value)
+    }
 
 
 class Walk:
