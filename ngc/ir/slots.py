@@ -84,6 +84,11 @@ class Slots:
         candidate = cls(tuple(array.shape), int(first), tuple(steps))
         if candidate._agrees(array):
             return candidate
+        return cls.listed(array)
+
+    @classmethod
+    def listed(cls, array: np.ndarray) -> Slots:
+        """The array entry by entry, as it must be where it speaks of several parameters."""
         return cls(tuple(array.shape), 0, (0,) * array.ndim, Array.of(array.astype(np.int64)))
 
     def _agrees(self, array: np.ndarray) -> bool:

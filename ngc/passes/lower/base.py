@@ -470,26 +470,38 @@ def _params_of(slots: Slots, starts: np.ndarray) -> list[int]:
     """Positions of the parameters an array of slots speaks of, in order of appearance."""
     if slots.size == 0:
         return []
-    if slots.entries is None:
-        # A strided view never leaves its parameter.
-        first = slots.offset
-        return [int(np.searchsorted(starts, first, side="right")) - 1] if first >= FIRST_SLOT else []
+    owner = _owner(slots, starts)
+    if owner is not None:
+        return [owner] if owner >= 0 else []
     entries = slots.numpy().reshape(-1)
     found = np.searchsorted(starts, entries[entries >= FIRST_SLOT], side="right") - 1
     return list(dict.fromkeys(found.tolist()))
 
 
+def _owner(slots: Slots, starts: np.ndarray) -> int | None:
+    """Position of the one parameter a strided array lies in, -1 for constants; None where it is not
+    strided, or runs from one parameter into its neighbour (a concatenation of the two)."""
+    if slots.entries is not None:
+        return None
+    reach = [step * (size - 1) for size, step in zip(slots.shape, slots.strides)]
+    low = slots.offset + sum(min(r, 0) for r in reach)
+    high = slots.offset + sum(max(r, 0) for r in reach)
+    first, last = np.searchsorted(starts, (low, high), side="right") - 1
+    return int(first) if first == last and (first >= 0 or low == high) else None
+
+
 def _moved(slots: Slots, starts: np.ndarray, shift: np.ndarray) -> Slots:
-    if slots.size == 0 or (slots.entries is None and slots.offset < FIRST_SLOT):
+    if slots.size == 0:
         return slots
-    if slots.entries is None:
-        k = int(np.searchsorted(starts, slots.offset, side="right")) - 1
-        return replace(slots, offset=slots.offset + int(shift[k]))
-    if len(shift) == 0:
-        return slots  # constants 0 and 1 only
+    owner = _owner(slots, starts)
+    if owner is not None:
+        return slots if owner < 0 else replace(slots, offset=slots.offset + int(shift[owner]))
     entries = slots.numpy()
     where = np.searchsorted(starts, entries, side="right") - 1
-    return Slots.of(np.where(entries >= FIRST_SLOT, entries + shift[where.clip(0)], entries))
+    if where.max() >= 0:
+        entries = np.where(where >= 0, entries + shift[where.clip(0)], entries)
+    alike = where.min() == where.max() and (where.min() >= 0 or entries.min() == entries.max())
+    return Slots.of(entries) if alike else Slots.listed(entries)
 
 
 def lower_node(b: Builder, node: onnx_ir.Node, operands: list[Any]) -> list[Any]:
