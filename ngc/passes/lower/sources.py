@@ -68,7 +68,13 @@ def constant_of_shape(b: Builder, node: onnx_ir.Node, shape: Operand) -> Operand
     if any(n < 0 for n in target):
         raise b.misshapen(f"shape {list(target)} has a negative size")
     b.afford(target)
-    return Known(np.broadcast_to(value.reshape(-1)[0], target))
+    array = np.broadcast_to(value.reshape(-1)[0], target)
+    # Files are made small by filling weights with one number. 0, 1 and the bounds of masks are no
+    # such number.
+    stands_for_weight = value.flat[0] not in (0, 1) and abs(value.flat[0]) < 100
+    if is_float(str(array.dtype)) and array.size > 1 and stands_for_weight:
+        return b.parameter(node.outputs[0].name or "constant", array)
+    return Known(array)
 
 
 @lowers("Shape", since=1)
