@@ -136,9 +136,11 @@ class Walk:
         return result
 
     def graph(self, graph: onnx_ir.Graph) -> list[Any]:
+        numbers = plain_numbers(graph)
         for name, value in graph.initializers.items():
             if value not in self.env:  # the body of a loop comes by more than once
-                self.env[value] = self.initializer(name, value)
+                known = self.initializer(name, value)
+                self.env[value] = Known(known.array) if name in numbers else known
         for node in graph:
             if node.op_type != "Constant" or node.outputs[0] not in self.env:
                 self.node(node)
