@@ -82,7 +82,7 @@ def save(compilations: Sequence[Compilation], path: str | Path) -> None:
     numbers: dict[str, int] = {}
     graphs = []
     for one in compilations:
-        skeleton = make_skeleton(one.source.proto, one.program.params)
+        skeleton = make_skeleton(one.source.proto, one.program.params, one.arrays)
         blob = skeleton.SerializeToString(deterministic=True)
         key = f"{one.plan.hash} {hash(blob)}"
         if key not in numbers:

@@ -28,9 +28,10 @@ from ngc.ir import program as ir
 from ngc.ir.graph import EDGE_KINDS
 from ngc.ir.program import Program
 from ngc.ir.slots import FIRST_SLOT, ONE, ZERO
-from ngc.oracle import Oracle, widen_model
+from ngc.oracle import Oracle
 from ngc.plan import Plan, read
 from ngc.symmetry import apply, symmetries
+from ngc.widen import widen_model
 
 FAITHFUL = 1e-4
 SYMMETRIC = 1e-5
@@ -88,7 +89,7 @@ class _Proof:
         self.c, self.seed, self.timeout = compilation, seed, timeout
         self.program, self.plan = compilation.program, compilation.plan
         self.source = compilation.source.proto
-        self.skeleton = make_skeleton(self.source, self.program.params)
+        self.skeleton = make_skeleton(self.source, self.program.params, compilation.arrays)
         self.inputs = random_inputs(self.program, seed)
         self.other = other_weights(self.program, compilation.weights, seed)
 

@@ -19,21 +19,34 @@ TYPE_ATTRIBUTES = {"to", "dtype", "output_dtype", "stash_type", "softmax_precisi
 
 
 def is_narrow(proto: onnx.ModelProto) -> bool:
-    """Whether an input, an initializer or a cast of the main graph is float16 or bfloat16."""
-    graph = proto.graph
-    if any(tensor.data_type in NARROW for tensor in graph.initializer):
+    """Whether an input, an initializer or a node attribute is float16 or bfloat16."""
+    return _is_narrow(proto.graph) or any(_are_narrow(f.node) for f in proto.functions)
+
+
+def _is_narrow(graph: onnx.GraphProto) -> bool:
+    tensors = (*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer))
+    if any(tensor.data_type in NARROW for tensor in tensors):
         return True
     if any(v.type.tensor_type.elem_type in NARROW for v in (*graph.input, *graph.output)):
         return True
+    return _are_narrow(graph.node)
+
+
+def _are_narrow(nodes: Iterable[onnx.NodeProto]) -> bool:
     return any(
-        (a.name in TYPE_ATTRIBUTES and a.i in NARROW) or a.t.data_type in NARROW
-        for node in graph.node
+        (a.name in TYPE_ATTRIBUTES and a.i in NARROW)
+        or (a.HasField("t") and a.t.data_type in NARROW)
+        or (a.HasField("g") and _is_narrow(a.g))
+        for node in nodes
         for a in node.attribute
     )
 
 
 def widen_model(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every narrow tensor, type and Cast target is float32."""
+    """A copy in which every narrow tensor, type and Cast target is float32; a model without any
+    is returned as it is."""
+    if not is_narrow(proto):
+        return proto
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     _widen_graph(result.graph)
