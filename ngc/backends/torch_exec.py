@@ -7,9 +7,11 @@ order of ``program.params``; operands are views of it. The kernels are in ``torc
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -30,7 +32,7 @@ from ngc.backends.torch_kernels import (
 from ngc.errors import ModelError, ShapeError
 from ngc.ir import program as ir
 from ngc.ir.program import Program
-from ngc.ir.slots import ONE, ZERO
+from ngc.ir.slots import FIRST_SLOT, ONE, ZERO, Array, Slots
 
 FAMILIES = (torch_elementwise, torch_linear, torch_moves, torch_reduce)  # they register kernels
 
@@ -96,21 +98,24 @@ def _stored(values: np.ndarray, dtype: str) -> np.ndarray:
 
 # --- running -----------------------------------------------------------------------------------
 
+WHOLE = -1  # the piece of the weights that is all of them
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Read:
-    """One parameter operand: a function of the weights in ``dtype`` and its index tensors."""
+    """One parameter operand: a function of a piece of the weights in ``dtype``, and of the
+    constants from ``first`` to ``last``."""
 
     function: Function
+    piece: int
     dtype: torch.dtype
     first: int
     last: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One operation, ready to run. Values are numbered by the operation that makes them;
-    ``first`` and ``last`` bound its tensors among the constants of the executor."""
+    """One operation, ready to run. Values are numbered by the operation that makes them."""
 
     op: ir.Op
     out: int
@@ -119,6 +124,7 @@ class Step:
     operands: tuple[Read, ...]
     first: int
     last: int
+    shape: ir.Ints
     dtype: torch.dtype
     dead: tuple[int, ...]  # values read for the last time
 
@@ -150,6 +156,8 @@ class Executor:
         if missing:
             raise ModelError(f"output {missing[0]!r} is never computed", where=program.name)
         last_use = self._last_uses()
+        self._sizes = [FIRST_SLOT, *(param.size for param in program.params)]
+        self._starts = [0, *itertools.accumulate(self._sizes)]
         with _plain_tensors():
             self._steps = [
                 self._step(k, op, values, last_use)
@@ -204,18 +212,21 @@ class Executor:
         self, k: int, op: ir.Op, values: dict[str, ir.Value], last_use: dict[int, list[int]]
     ) -> Step:
         dtype = self.torch_dtype(op)
-        reads = []
-        for slots in op.operands.values():
-            kernel = reader(slots)
-            reads.append(Read(kernel.function, dtype, *self._store(kernel)))
+        operands = tuple(self._read(slots, dtype) for slots in op.operands.values())
         kernel = kernel_of(op, values)
         function = kernel.function
         involved = [DTYPES[values[ref].dtype] for ref in op.inputs]
         if any(d in STORED_ONLY for d in [dtype, *involved]):
             function = _through_int64(function)
-        numbers = tuple(self._numbers[ref] for ref in op.inputs)
+        numbers, bounds = tuple(self._numbers[ref] for ref in op.inputs), self._store(kernel)
         dead = tuple(last_use.get(k, ()))
-        return Step(op, k, function, numbers, tuple(reads), *self._store(kernel), dtype, dead)
+        return Step(op, k, function, numbers, operands, *bounds, op.out.shape, dtype, dead)
+
+    def _read(self, slots: Slots, dtype: torch.dtype) -> Read:
+        piece, slots = _within_piece(slots, self._starts)
+        length = self._starts[-1] if piece == WHOLE else self._sizes[piece]
+        kernel = reader(slots, length)
+        return Read(kernel.function, piece, dtype, *self._store(kernel))
 
     def _store(self, kernel: Kernel) -> tuple[int, int]:
         first = len(self._constants)
@@ -245,7 +256,11 @@ class Executor:
                 where=self.program.name,
                 hint="torch.func.vmap over stacked weights",
             )
-        by_dtype = {kind: weights.to(kind) for kind in self._weight_dtypes}
+        # Cut once: the derivative of a cut joins the pieces, that of each narrow fills a vector.
+        pieces = {
+            kind: (*(cut := weights.to(kind)).split(self._sizes), cut)
+            for kind in self._weight_dtypes
+        }
         constants = self._constants_on(weights.device)
         env: list[Any] = [None] * len(self.program.ops)
         for value, dtype, k in self._inputs:
@@ -254,19 +269,40 @@ class Executor:
             tensors = [env[n] for n in step.reads]
             for read in step.operands:
                 index = constants[read.first : read.last]
-                tensors.append(read.function(by_dtype[read.dtype], *index))
+                tensors.append(read.function(pieces[read.dtype][read.piece], *index))
+            tensors += constants[step.first : step.last]
             try:
-                result = step.function(*tensors, *constants[step.first : step.last])
+                result = step.function(*tensors)
             except (RuntimeError, IndexError) as error:  # an id out of range, an integer over zero
                 message = f"{step.op.mnemonic} cannot be computed ({error})"
                 raise ModelError(message, where=step.op.origin or step.op.out.name) from error
-            if result.shape != step.op.out.shape:
+            if result.shape != step.shape:
                 raise AssertionError(f"{step.op.out} has shape {list(result.shape)}")
             env[step.out] = result if result.dtype == step.dtype else result.to(step.dtype)
             for dead in step.dead:
                 if dead not in keep:
                     env[dead] = None
         return {name: env[k] for name, k in self._outputs}, env
+
+
+def _within_piece(slots: Slots, starts: list[int]) -> tuple[int, Slots]:
+    """The piece of the weights that holds all these slots (piece 0: the two constants; the others
+    the parameters), and the slots within it."""
+    if slots.size == 0:
+        return WHOLE, slots
+    if slots.entries is not None:
+        entries = slots.numpy()
+        low, high = int(entries.min()), int(entries.max())
+    else:
+        ends = [step * (size - 1) for size, step in zip(slots.shape, slots.strides, strict=True)]
+        low = slots.offset + sum(end for end in ends if end < 0)
+        high = slots.offset + sum(end for end in ends if end > 0)
+    piece = bisect.bisect_right(starts, low) - 1
+    if high >= starts[piece + 1]:
+        return WHOLE, slots
+    if slots.entries is not None:
+        return piece, replace(slots, entries=Array.of(slots.numpy() - starts[piece]))
+    return piece, replace(slots, offset=slots.offset - starts[piece])
 
 
 def _fitting(value: ir.Value, inputs: Mapping[str, Tensor]) -> Tensor:

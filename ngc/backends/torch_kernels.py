@@ -84,15 +84,15 @@ def number(value: float, dtype: str) -> float | int:
 # --- parameter operands ----------------------------------------------------------------------
 
 
-def reader(slots: Slots) -> Kernel:
-    """Function from a vector to the array of slots: a view of the vector wherever one exists.
+def reader(slots: Slots, length: int) -> Kernel:
+    """Function from a vector [length] to the array of slots: a view of it wherever one exists.
 
     Views are made of narrow, view and permute, which torch.func can batch (as_strided it cannot,
     nor the derivative of unfold). Only entries without a regular pattern are gathered.
     """
     if slots.size == 0:
         return Kernel(lambda w: w.narrow(0, 0, 0).view(slots.shape))
-    view = None if slots.entries is not None else _strided_view(slots)
+    view = None if slots.entries is not None else _strided_view(slots, length)
     if view is not None:
         return Kernel(view)
     return Kernel(
@@ -100,7 +100,7 @@ def reader(slots: Slots) -> Kernel:
     )
 
 
-def _strided_view(slots: Slots) -> Callable[[Tensor], Tensor] | None:
+def _strided_view(slots: Slots, length: int) -> Callable[[Tensor], Tensor] | None:
     axes = [k for k in range(slots.ndim) if slots.strides[k] != 0 and slots.shape[k] > 1]
     flipped = [k for k in axes if slots.strides[k] < 0]
     offset = slots.offset + sum(slots.strides[k] * (slots.shape[k] - 1) for k in flipped)
@@ -128,13 +128,15 @@ def _strided_view(slots: Slots) -> Callable[[Tensor], Tensor] | None:
         return result.expand(slots.shape) if expanded else result
 
     if len(runs) <= 1 and (not runs or runs[0][1] == 1):
-        length = runs[0][0] if runs else 1
-        if not (flipped or expanded) and in_order:
-            return lambda w: w.narrow(0, offset, length).view(slots.shape)
-        return lambda w: arrange(w.narrow(0, offset, length))
+        size = runs[0][0] if runs else 1
+        whole = offset == 0 and size == length
+        if flipped or expanded or not in_order:
+            return arrange if whole else lambda w: arrange(w.narrow(0, offset, size))
+        if whole:
+            return lambda w: w.view(slots.shape)
+        return lambda w: w.narrow(0, offset, size).view(slots.shape)
     if not _nested(runs):
         return None
-    # Whether the blocks fit depends on the length of the vector only near its end.
     return lambda w: arrange(_pick(w, offset, runs))
 
 

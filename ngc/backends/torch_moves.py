@@ -78,7 +78,8 @@ def take(op: ir.Take, values: Values) -> Function | Kernel:
 @executes(ir.Select)
 def select(op: ir.Select, values: Values) -> Kernel:
     # The same as reading slots from a vector, strided patterns included.
-    read = reader(Slots.of(op.index.numpy().astype(np.int64)))
+    length = math.prod(values[op.x].shape)
+    read = reader(Slots.of(op.index.numpy().astype(np.int64)), length)
     shape, pick = op.out.shape, read.function
     return Kernel(lambda x, *index: pick(x.reshape(-1), *index).reshape(shape), read.constants)
 

@@ -139,7 +139,7 @@ COPIES = {
 
 @pytest.mark.parametrize("slots", [*VIEWS.values(), *COPIES.values()], ids=[*VIEWS, *COPIES])
 def test_an_operand_holds_the_entries_of_its_slots(slots: Slots) -> None:
-    kernel = reader(slots)
+    kernel = reader(slots, len(VECTOR))
     found = kernel.function(VECTOR, *map(torch.tensor, kernel.constants))
     assert tuple(found.shape) == slots.shape
     np.testing.assert_array_equal(found.numpy(), slots.numpy())
@@ -151,7 +151,7 @@ def test_an_operand_holds_the_entries_of_its_slots(slots: Slots) -> None:
 
 @pytest.mark.parametrize("slots", VIEWS.values(), ids=VIEWS)
 def test_a_regular_operand_is_a_view_of_the_weights(slots: Slots) -> None:
-    kernel = reader(slots)
+    kernel = reader(slots, len(VECTOR))
     assert not kernel.constants
     found = kernel.function(VECTOR)
     assert found.untyped_storage().data_ptr() == VECTOR.untyped_storage().data_ptr()
