@@ -1,0 +1,116 @@
+"""Activations that exporters break up become one operation again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ngc.ir import program as ir
+from ngc.ir.program import Floats, Op, Program
+from ngc.passes.base import ProgramPass
+from ngc.passes.match import (
+    Act,
+    Any,
+    Combined,
+    Constant,
+    Match,
+    OneOf,
+    Pattern,
+    Product,
+    close,
+    matches,
+    quotient,
+)
+from ngc.passes.rewrite import Scope, rewrite
+
+
+@dataclass(frozen=True)
+class RecogniseActivation(ProgramPass):
+    """x * sigmoid(x) -> silu(x), and so on for each row of ``FORMS``."""
+
+    name: ClassVar[str] = "recognise-activation"
+
+    def __call__(self, program: Program) -> Program:
+        return rewrite(program, _step)
+
+
+def _step(op: Op, scope: Scope) -> Op | None:
+    if not isinstance(op, ir.Activation | ir.Combine):
+        return None
+    for form in FORMS:
+        for found in matches(form.pattern, op, scope):
+            x = scope.value(found.values["x"])
+            if x.shape != op.out.shape or x.dtype != op.out.dtype or not form.holds(found):
+                continue
+            a = tuple(found.numbers[name] for name in form.numbers) or form.a
+            return ir.Activation(out=op.out, origin=op.origin, x=x.name, fn=form.fn, a=a)
+    return None
+
+
+@dataclass(frozen=True)
+class Form:
+    """``pattern`` is the activation ``fn`` of x, where ``holds``; its numbers are ``a``, or those
+    the pattern binds to ``numbers``."""
+
+    fn: str
+    pattern: Pattern
+    a: Floats = ()
+    numbers: tuple[str, ...] = ()
+    holds: Callable[[Match], bool] = lambda m: True
+
+
+X = Any("x")
+
+
+def half(m: Match) -> bool:
+    """The factor outside times that of 1 + erf is one half."""
+    return close(m.numbers["scale"] * m.numbers["inner"], 0.5)
+
+
+def one_plus(x: Pattern) -> Pattern:
+    """A multiple of 1 + x."""
+    return Act("affine", x, "inner", "inner")
+
+
+# sqrt(2 / pi) (x + 0.044715 x^3): Hendrycks and Gimpel, "Gaussian Error Linear Units".
+CUBE = 0.044715
+ROOT = math.sqrt(2 / math.pi)
+CUBIC = OneOf(
+    Product(ROOT, Combined("add", X, Product(CUBE, X, X, X))),
+    Combined("add", Product(ROOT, X), Product(ROOT * CUBE, X, X, X)),
+    Product(ROOT, X, Act("affine", Product(CUBE, X, X), 1.0, 1.0)),
+    Product(ROOT, X, Act("affine", Product(1.0, X, X), CUBE, 1.0)),
+)
+SOFTPLUS = Act("softplus", X)
+BEYOND = OneOf(
+    Combined("greater", X, Constant("threshold")),
+    Combined("greater_equal", X, Constant("threshold")),
+    Combined("less", Constant("threshold"), X),
+)
+SIXTH = 1 / 6
+RELU6_OF_X_PLUS_3 = Act("clip", Act("affine", X, 1.0, 3.0), 0.0, 6.0)
+
+FORMS: tuple[Form, ...] = (
+    Form("softplus", Act("log", Act("affine", Act("exp", X), 1.0, 1.0))),
+    # Beyond 15 softplus(x) is x to float32.
+    Form(
+        "softplus",
+        Combined("where", BEYOND, X, SOFTPLUS),
+        holds=lambda m: m.numbers["threshold"] >= 15.0,
+    ),
+    Form("silu", Product(1.0, X, Act("sigmoid", X))),
+    Form("swish", Product(1.0, X, Act("sigmoid", Act("affine", X, "a", 0.0))), numbers=("a",)),
+    Form(
+        "gelu",
+        Product("scale", X, one_plus(Act("erf", Product(math.sqrt(0.5), X)))),
+        holds=half,
+    ),
+    Form("gelu_tanh", Product("scale", X, one_plus(Act("tanh", CUBIC))), holds=half),
+    Form("mish", Product(1.0, X, Act("tanh", SOFTPLUS))),
+    Form("softsign", quotient(X, Act("affine", Act("abs", X), 1.0, 1.0))),
+    Form("hard_sigmoid", Product(SIXTH, RELU6_OF_X_PLUS_3), a=(SIXTH, 0.5)),
+    Form("hard_swish", Product(SIXTH, X, RELU6_OF_X_PLUS_3)),
+    Form("hard_swish", Product(1.0, X, Act("hard_sigmoid", X, SIXTH, 0.5))),
+)
