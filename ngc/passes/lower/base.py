@@ -21,6 +21,7 @@ from ngc.budget import DEFAULT, Budget
 from ngc.errors import ModelError, NgcError, ShapeError, UnsupportedOp
 from ngc.ir import program as ir
 from ngc.ir import views
+from ngc.ir.check import DTYPES
 from ngc.ir.program import Ints, Param, Program, Value
 from ngc.ir.slots import FIRST_SLOT, ONE, ZERO, Array, Slots
 
@@ -125,7 +126,7 @@ class Builder:
         self._steps = 0
         self._origin = ""
         self._hint = "v"
-        self._op_type = ""
+        self._op_type = "Input"
         # Tensors of quantisation codes, by name: the activation they stand for before it is rounded,
         # and what identifies their scale and zero point (lower/quantized.py).
         self.quantised: dict[str, tuple[Value, object, object]] = {}
@@ -202,6 +203,8 @@ class Builder:
     def emit(self, cls: type[ir.Op], shape: Sequence[int], dtype: str, **fields: Any) -> Value:
         """Append one operation and return its value."""
         self.afford(shape)
+        if dtype not in DTYPES:
+            raise self.refuse(f"a tensor of type {dtype} cannot be part of a program")
         value = Value(self.fresh(), tuple(int(n) for n in shape), dtype)
         self.ops.append(cls(out=value, origin=self._origin, **fields))
         return value
