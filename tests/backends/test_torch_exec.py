@@ -264,6 +264,43 @@ def test_an_executor_made_in_inference_mode_can_be_differentiated() -> None:
     assert weights.grad is not None
 
 
+def test_operands_are_views_of_the_weights_or_gathers_across_parameters() -> None:
+    mixed = Slots.of(np.array([[7, 8, 0], [2, 9, 1]]))
+    columns = Slots.contiguous((2, 3), 2).slice((0, 1), (1, 1), (2, 2))
+    program = Program(
+        "operands",
+        network().params,
+        (
+            ir.Parameter(out=Value("columns", (2, 2)), data=columns),
+            ir.Parameter(out=Value("mixed", (2, 3)), data=mixed),
+        ),
+        (("columns", "columns"), ("mixed", "mixed")),
+    )
+    weights = example()[0].requires_grad_()
+    found = run(program, weights, {})
+    assert found["columns"].data_ptr() == weights.data_ptr() + 3 * weights.element_size()
+    np.testing.assert_array_equal(found["columns"].detach(), ARRAYS["w"][:, 1:])
+    np.testing.assert_array_equal(found["mixed"].detach(), weights.detach()[mixed.numpy().tolist()])
+    (found["columns"].sum() + 2 * found["mixed"].sum()).backward()
+    assert weights.grad is not None
+    assert weights.grad.tolist() == [2, 2, 2, 1, 1, 0, 1, 3, 2, 2]
+
+
+def test_constants_made_within_a_transform_serve_after_it() -> None:
+    places = np.array([1, 0, 0])
+    ops = (
+        ir.Input(out=Value("x", (2,))),
+        ir.Take(out=Value("t", (3,)), x="x", axis=0, index=Array.of(places)),
+    )
+    execute = Executor(Program("p", (), ops, (("y", "t"),)))
+    weights, x = torch.ones(2, device="meta"), torch.ones(2, device="meta")  # not the first device
+    torch.func.grad(lambda x: execute(weights, {"x": x})["y"].sum())(x)
+    assert execute(weights, {"x": x})["y"].device.type == "meta"
+    assert not any(
+        map(torch._C._functorch.is_functorch_wrapped_tensor, execute._on_device[x.device])
+    )
+
+
 def test_several_outputs_may_be_one_value_or_an_input() -> None:
     program = Program("same", (), (ir.Input(out=Value("x", (2,))),), (("a", "x"), ("b", "x")))
     found = run(program, torch.tensor([0.0, 1.0]), {"x": torch.ones(2)})
