@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ngc.options import Options
     from ngc.plan import Plan
     from ngc.symmetry import symmetries
-    from ngc.verify import Verification, verify
+    from ngc.proof import Verification, verify
 
 _HOME = {
     "NeuralGraph": "ngc.backends.pyg",
@@ -38,8 +38,8 @@ _HOME = {
     "Options": "ngc.options",
     "Plan": "ngc.plan",
     "symmetries": "ngc.symmetry",
-    "Verification": "ngc.verify",
-    "verify": "ngc.verify",
+    "Verification": "ngc.proof",
+    "verify": "ngc.proof",
 }
 
 __all__ = [

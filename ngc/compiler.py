@@ -35,7 +35,7 @@ from ngc.ir.text import print_program
 from ngc.options import Options
 from ngc.passes.graph.pipeline import build_graph
 from ngc.passes.lower.driver import Lowered, lower
-from ngc.passes.normalize import normalise
+from ngc.passes.normalize.pipeline import normalise
 from ngc.passes.pipeline import run_passes
 from ngc.passes.wire import Wiring, wire
 from ngc.plan import Plan

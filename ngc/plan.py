@@ -243,7 +243,7 @@ def read(weights: Tensor, slots: Slots) -> Tensor:
     if weights.dim() > 1:
         index = torch.from_numpy(slots.numpy().reshape(-1)).to(weights.device)
         return weights.index_select(-1, index)
-    kernel = reader(slots)
+    kernel = reader(slots, weights.shape[-1])
     constants = [torch.from_numpy(np.asarray(c)).to(weights.device) for c in kernel.constants]
     return kernel.function(weights, *constants).reshape(-1)
 
@@ -254,7 +254,7 @@ def write(weights: Tensor, slots: Slots, numbers: Tensor) -> None:
         # Axes that repeat a slot are written once.
         once = tuple(1 if step == 0 else n for n, step in zip(slots.shape, slots.strides))
         numbers = numbers.reshape(slots.shape)[tuple(slice(0, n) for n in once)]
-        kernel = reader(Slots(once, slots.offset, slots.strides))
+        kernel = reader(Slots(once, slots.offset, slots.strides), len(weights))
         if not kernel.constants:
             view = kernel.function(weights)
             if view.untyped_storage().data_ptr() == weights.untyped_storage().data_ptr():

@@ -16,7 +16,7 @@ from ngc.passes.rewrite import Scope, rewrite, share
 @dataclass(frozen=True)
 class FoldView(ProgramPass):
     """Transpose of transpose -> one transpose, reshape of reshape -> one reshape, expand of expand
-    -> one expand; views and casts that change nothing -> their operand; an expand that a combine
+    -> one expand; views, casts and affines that change nothing -> their operand; an expand that a combine
     repeats by broadcasting -> its operand; equal views of one value -> one view."""
 
     name: ClassVar[str] = "fold-view"
@@ -55,6 +55,8 @@ def _is_identity(op: Op, scope: Scope) -> bool:
     match op:
         case ir.Reshape() | ir.Expand() | ir.Concat() | ir.Cast() | ir.Pad():
             return True
+        case ir.Activation(fn="affine", a=a):
+            return a == (1.0, 0.0)
         case ir.Transpose(perm=perm):
             return perm == tuple(range(len(perm)))
         case ir.Slice(steps=steps):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ngc.ir import program as ir
-from ngc.ir.program import Floats, Op, Program
+from ngc.ir.program import Floats, Op, Program, Ref
 from ngc.passes.base import ProgramPass
 from ngc.passes.match import (
     Act,
@@ -28,7 +28,8 @@ from ngc.passes.rewrite import Scope, rewrite
 
 @dataclass(frozen=True)
 class RecogniseActivation(ProgramPass):
-    """x * sigmoid(x) -> silu(x), and so on for each row of ``FORMS``."""
+    """x * sigmoid(x) -> silu(x), and so on for each row of ``FORMS``; where(x > 20, x, softplus(x))
+    -> softplus(x), which needs no such guard here."""
 
     name: ClassVar[str] = "recognise-activation"
 
@@ -36,9 +37,11 @@ class RecogniseActivation(ProgramPass):
         return rewrite(program, _step)
 
 
-def _step(op: Op, scope: Scope) -> Op | None:
+def _step(op: Op, scope: Scope) -> Op | Ref | None:
     if not isinstance(op, ir.Activation | ir.Combine):
         return None
+    if isinstance(op, ir.Combine) and op.fn == "where":
+        return _unguarded(op, scope)
     for form in FORMS:
         for found in matches(form.pattern, op, scope):
             x = scope.value(found.values["x"])
@@ -46,6 +49,19 @@ def _step(op: Op, scope: Scope) -> Op | None:
                 continue
             a = tuple(found.numbers[name] for name in form.numbers) or form.a
             return ir.Activation(out=op.out, origin=op.origin, x=x.name, fn=form.fn, a=a)
+    return None
+
+
+def _unguarded(op: ir.Combine, scope: Scope) -> Ref | None:
+    """where(factor x > threshold, x, softplus(beta x) / beta) is its last operand: softplus(x) is x
+    to float32 where x > 15."""
+    for found in GUARDED.find(op.out.name, Match(scope)):
+        n = found.numbers
+        same_shape = scope.value(op.xs[2]).shape == op.out.shape
+        if not (same_shape and n["factor"] > 0 and close(n["scale"] * n["beta"], 1.0)):
+            continue
+        if n["threshold"] / n["factor"] * n["beta"] >= 15.0:
+            return op.xs[2]
     return None
 
 
@@ -84,22 +100,18 @@ CUBIC = OneOf(
     Product(ROOT, X, Act("affine", Product(1.0, X, X), CUBE, 1.0)),
 )
 SOFTPLUS = Act("softplus", X)
+MULTIPLE = Product("factor", X)
 BEYOND = OneOf(
-    Combined("greater", X, Constant("threshold")),
-    Combined("greater_equal", X, Constant("threshold")),
-    Combined("less", Constant("threshold"), X),
+    Combined("greater", MULTIPLE, Constant("threshold")),
+    Combined("greater_equal", MULTIPLE, Constant("threshold")),
+    Combined("less", Constant("threshold"), MULTIPLE),
 )
+GUARDED = Combined("where", BEYOND, X, Product("scale", Act("softplus", Product("beta", X))))
 SIXTH = 1 / 6
 RELU6_OF_X_PLUS_3 = Act("clip", Act("affine", X, 1.0, 3.0), 0.0, 6.0)
 
 FORMS: tuple[Form, ...] = (
     Form("softplus", Act("log", Act("affine", Act("exp", X), 1.0, 1.0))),
-    # Beyond 15 softplus(x) is x to float32.
-    Form(
-        "softplus",
-        Combined("where", BEYOND, X, SOFTPLUS),
-        holds=lambda m: m.numbers["threshold"] >= 15.0,
-    ),
     Form("silu", Product(1.0, X, Act("sigmoid", X))),
     Form("swish", Product(1.0, X, Act("sigmoid", Act("affine", X, "a", 0.0))), numbers=("a",)),
     Form(

@@ -58,6 +58,7 @@ def test_transposes_that_cancel_go_and_reshapes_meet() -> None:
         "concat float64 [2,3] xs=[%x] axis=0",
         "pad float64 [2,3] x=%x pads=[0,0,0,0]",
         "cast float64 [2,3] x=%x",
+        'activation float64 [2,3] x=%x fn="affine" a=[1.0,0.0]',
     ],
 )
 def test_what_changes_nothing_goes(line: str) -> None:

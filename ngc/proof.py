@@ -11,15 +11,16 @@ complete    every parameter is on the graph, or there is a reason why not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
+from onnx import helper
 
-from ngc.backends.onnx_export import fill_skeleton, make_skeleton
+from ngc.backends.onnx_export import fill_skeleton, fixed_parameters, make_skeleton
 from ngc.backends.pyg import bind, lift
 from ngc.backends.torch_exec import Executor, pack, unpack
 from ngc.compiler import Compilation
@@ -31,6 +32,7 @@ from ngc.ir.slots import FIRST_SLOT, ONE, ZERO
 from ngc.oracle import Oracle
 from ngc.plan import Plan, read
 from ngc.symmetry import apply, symmetries
+from ngc.widen import is_narrow, widen_model
 from ngc.widen import widen_model
 
 FAITHFUL = 1e-4
@@ -105,8 +107,9 @@ class _Proof:
         return Verification(self.c.source.name, checks, self.source, self.inputs)
 
     def run_oracle(self, model: onnx.ModelProto) -> Arrays:
+        types = {i.name: helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in model.graph.input}
         with Oracle(model, timeout=self.timeout) as oracle:
-            return oracle.run(self.inputs)
+            return oracle.run({name: a.astype(types[name]) for name, a in self.inputs.items()})
 
     def written(self, weights: torch.Tensor) -> onnx.ModelProto:
         """The ONNX network with other weights."""
@@ -115,7 +118,7 @@ class _Proof:
     # --- the checks ---
 
     def faithful(self, own: Arrays, other: Arrays) -> Check:
-        narrow = widen_model(self.source) is not self.source
+        narrow = is_narrow(self.source)
         worst, details = 0.0, []
         runs = (("own weights", self.c.weights, own), ("other weights", self.other, other))
         for label, weights, expected in runs:
@@ -300,14 +303,20 @@ def _id_limits(program: Program) -> dict[str, int]:
     return limits
 
 
-def other_weights(program: Program, weights: torch.Tensor, seed: int) -> torch.Tensor:
+def other_weights(
+    program: Program, weights: torch.Tensor, seed: int, fixed: Collection[str] = ()
+) -> torch.Tensor:
     """The weights, each times a random factor of its own near one. Signs stay (a variance stays
-    positive); weights that are zero become small numbers."""
+    positive); weights that are zero become small numbers. ``fixed`` parameters stay."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype)
     result = weights * (1 + 0.3 * noise.clamp(-2, 2))
     small = 0.05 * noise.abs() * (0.1 + weights[FIRST_SLOT:].abs().mean() if len(weights) > 2 else 1)
     result = torch.where(weights == 0, small, result)
     result[ZERO], result[ONE] = 0, 1
+    for param in program.params:
+        if param.name in fixed:
+            own = slice(param.offset, param.offset + param.size)
+            result[own] = weights[own]
     # As they will be stored: half-precision parameters are rounded.
     return pack(program, unpack(program, result), dtype=weights.dtype)
