@@ -16,8 +16,8 @@ from ngc.passes.rewrite import Scope, rewrite, share
 @dataclass(frozen=True)
 class FoldView(ProgramPass):
     """Transpose of transpose -> one transpose, reshape of reshape -> one reshape, expand of expand
-    -> one expand; views, casts and affines that change nothing -> their operand; an expand that a combine
-    repeats by broadcasting -> its operand; equal views of one value -> one view."""
+    -> one expand; views, casts and affines that change nothing -> their operand; an expand that a
+    combine repeats by broadcasting -> its operand; equal views of one value -> one view."""
 
     name: ClassVar[str] = "fold-view"
 

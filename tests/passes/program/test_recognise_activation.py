@@ -189,7 +189,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
 def test_recognised(case: str) -> None:
     lines, result = CASES[case]
     after = body(result)
-    if f"%y = " not in result:  # the result is an earlier value
+    if "%y = " not in result:  # the result is an earlier value
         last = result.splitlines()[-1].split(" ")[0]
         after = after.replace("return y=%y", f"return y={last}")
     golden(PASS, body(*lines), after)
