@@ -6,6 +6,7 @@ What each operation asks of its inputs is in ``ir/check_ops.py``.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -150,7 +151,6 @@ def slots_are_well_formed(program: Program) -> Iterator[str]:
 def slots_exist(program: Program) -> Iterator[str]:
     """Constant slots, entries in range, or a strided view of one parameter."""
     params = sorted(program.params, key=lambda param: param.offset)
-    offsets = np.array([param.offset for param in params], dtype=np.int64)
     for where, slots in _operands(program):
         if not slots.size:
             continue
@@ -158,7 +158,7 @@ def slots_exist(program: Program) -> Iterator[str]:
         if low < 0 or high >= program.num_slots:
             yield f"{where}: slots {low} to {high} of {program.num_slots}"
         elif slots.entries is None and low != high:
-            k = int(np.searchsorted(offsets, low, side="right")) - 1
+            k = bisect.bisect_right(params, low, key=lambda param: param.offset) - 1
             if low in (ZERO, ONE) or not _contains(params[k], high):
                 yield f"{where}: a strided view, slots {low} to {high}, is not in one parameter"
 

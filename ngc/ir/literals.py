@@ -263,7 +263,7 @@ def _read_run(c: Cursor) -> tuple[int, int, int]:
     if not c.take(".."):
         return first, 1, 0
     last = int(c.pattern(SLOT, "the last slot of a run"))
-    step = c.integer() if c.take(":") else 1
+    step = int(c.pattern(SLOT, "the step of a run")) if c.take(":") else 1
     if step == 0 or (last - first) % step:
         raise ModelError(f"no run from {first} to {last} by {step}", where=c.where)
     return first, _positive(c, (last - first) // step + 1), step

@@ -193,6 +193,13 @@ def test_every_invariant_is_violated_somewhere_here() -> None:
     assert {i.__name__ for i in INVARIANTS} <= broken
 
 
+def test_absurd_sizes_are_no_traceback() -> None:
+    huge = "9" * 19
+    text = HEAD.replace("@b = param", f"@h = param float32 [{huge},{huge}]\n  @b = param")
+    found = violations(parse_program(f"{text}  %y = parameter float32 [3] data=@h\n  return\n}}\n"))
+    assert "expected [9999" in found[0]
+
+
 def test_all_violations_of_a_kind_are_listed() -> None:
     text = f"{HEAD}  %y = cast float32 [1] x=%x\n  %z = cast float32 [1] x=%c\n  return\n}}\n"
     assert len(violations(parse_program(text))) == 2

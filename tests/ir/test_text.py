@@ -177,6 +177,7 @@ def test_structure_hash_depends_on_every_array_entry_and_on_nothing_else() -> No
         ("%h = scale float32 [1] x=%x factor=#2[1]", "slot 2 is not one of the constants"),
         ("%h = scale float32 [1] x=%x factor=#{[3] 2,3}", "too few slots for shape [3]"),
         ("%h = scale float32 [1] x=%x factor=#{[1] 2..9:3}", "no run"),
+        ("%h = scale float32 [1] x=%x factor=#{[1] 2..2:9999999999999999999}", "expected ','"),
         ("%h = constant float32 [2] data=float32[2]{1.0}", "1 entries for an array of shape [2]"),
         ('%h = constant float32 [2] data=float32[2]z"abc"', "not base 85"),
         ("%h = constant float32 [2] data=object[2]{1}", "arrays of 'object' are not allowed"),
