@@ -144,9 +144,9 @@ class Builder:
         self._origin, self._hint = origin, output or origin or "v"
         self.step()
 
-    def step(self) -> None:
-        """Count one step of the lowering: a node, or a trip of a loop."""
-        self._steps += 1
+    def step(self, count: int = 1) -> None:
+        """Count steps of the lowering against the budget: one for a node, more for a trip."""
+        self._steps += count
         self.budget.afford_nodes(self._steps, where=self._origin)
 
     def fresh(self) -> str:

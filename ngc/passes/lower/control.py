@@ -15,6 +15,9 @@ import onnx_ir
 from ngc.passes.lower.base import Builder, Known, Operand, lowers
 from ngc.passes.lower.shape import part, parts, unsqueezed
 
+# Steps of the budget that one trip of a loop counts as: a wrong trip count should not take minutes.
+TRIP = 100
+
 
 def _drop(b: Builder, x: Operand, axis: int) -> Operand:
     """x without an axis of size 1."""
@@ -55,7 +58,7 @@ def loop(
     if limit is None and not heeded:
         raise b.refuse("it has neither a trip count nor a condition: it never ends")
     while going and (limit is None or trip < limit):
-        b.step()
+        b.step(TRIP)
         now = (Known(np.array(trip, dtype=np.int64)), Known(np.array(True)))
         again, *results = b.inline(body, (*now, *state))
         state = results[: len(state)]
@@ -132,7 +135,7 @@ def _scan(
     (length,) = trips
     yielded: list[list[Any]] = [[] for _ in body.outputs[split:]]
     for trip in range(length):
-        b.step()
+        b.step(TRIP)
         slices = [
             _drop(b, part(b, x, axis, length - 1 - trip if back else trip, 1), axis)
             for x, axis, back in zip(inputs, axes, backwards, strict=True)
