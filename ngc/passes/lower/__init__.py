@@ -2,11 +2,15 @@
 
 from ngc.passes.lower import (
     control,
+    conv,
     elementwise,
     indexing,
     linear,
+    norm,
     pad,
+    pool,
     quantized,
+    reduce,
     shape,
     sources,
     unary,
@@ -14,11 +18,15 @@ from ngc.passes.lower import (
 
 __all__ = [
     "control",
+    "conv",
     "elementwise",
     "indexing",
     "linear",
+    "norm",
     "pad",
+    "pool",
     "quantized",
+    "reduce",
     "shape",
     "sources",
     "unary",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 import onnx_ir
@@ -52,6 +52,7 @@ class Known:
 Operand: TypeAlias = "Value | Known"
 Result: TypeAlias = "Operand | list[Any] | Sequence[Operand | list[Any] | None] | None"
 Rule: TypeAlias = Callable[..., Result]
+R = TypeVar("R", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,14 @@ RULES: dict[tuple[str, str], list[Registered]] = {}
 
 def lowers(
     op_type: str, *, since: int = 1, domain: str = "", movement: bool = False
-) -> Callable[[Rule], Rule]:
+) -> Callable[[R], R]:
     """Register ``rule(b, node, *operands)`` for an operator from opset ``since`` on.
 
     ``movement``: the rule also takes known operands and must move their slots along (it does when
     it only uses the data movement of the builder).
     """
 
-    def register(rule: Rule) -> Rule:
+    def register(rule: R) -> R:
         versions = RULES.setdefault((domain, op_type), [])
         if any(entry.since == since for entry in versions):
             raise AssertionError(f"two rules for {op_type} since {since}")
@@ -227,7 +228,7 @@ class Builder:
         assert named.slots is not None
         return named.slots
 
-    def is_parameter(self, operand: Operand | None) -> bool:
+    def is_parameter(self, operand: Operand | None) -> TypeGuard[Known]:
         """Whether a known operand of an elementwise operator is learned, not a plain number."""
         return isinstance(operand, Known) and operand.learned and is_float(operand.dtype)
 
