@@ -165,15 +165,7 @@ def combine(w: Wirer, op: ir.Combine) -> IndexArray:
             w.connect_each(kind, rows[:, k], new)
         else:
             w.connect(kind, rows[:, k : k + 1], new[:, None])
-    _fix_where_constants_differ(w, op, index)
     return index
-
-
-def _fix_where_constants_differ(w: Wirer, op: ir.Combine, index: IndexArray) -> None:
-    """Neurons that meet different constants cannot be exchanged."""
-    for labels in aligned(w, op.out.shape, tuple(r for r in op.xs if r in w.labels), labels=True):
-        if any(labels.shape[a] > 1 for a in index.varying):
-            w.fix(index.ids)
 
 
 @wires(ir.Contract)
