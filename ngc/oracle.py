@@ -23,9 +23,11 @@ from types import TracebackType
 import numpy as np
 import onnx
 import onnx_ir
+from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from ngc.errors import NgcError
+from ngc.upgrade import upgrade_model
 
 WORKER = Path(__file__).with_name("oracle_worker.py")
 
@@ -74,15 +76,12 @@ class Oracle:
         self.close()
 
     def load(self, model: bytes | Path | onnx.ModelProto) -> None:
-        """Make a session for a model: its bytes, its path, or the model itself."""
-        match model:
-            case Path():
-                self._path = model.resolve()
-            case bytes():
-                self._path = Path(self._folder.name) / "model.onnx"
-                self._path.write_bytes(model)
-            case _:
-                self._path = write_model(model, Path(self._folder.name))
+        """Make a session for a model: its bytes, its path, or the model itself. A model of opset 6
+        is run as one of opset 7, except from a path."""
+        if isinstance(model, Path):
+            self._path = model.resolve()
+        else:
+            self._path = write_model(upgrade_model(_parsed(model)), Path(self._folder.name))
         self._ask({"load": str(self._path)})
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -178,6 +177,13 @@ class Oracle:
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):  # a request that it never read
                     stream.close()
+
+
+def _parsed(model: bytes | onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.ModelProto.FromString(model) if isinstance(model, bytes) else model
+    except DecodeError as error:
+        raise OracleError(f"onnxruntime cannot load the model: {error}") from None
 
 
 def write_model(proto: onnx.ModelProto, folder: Path) -> Path:

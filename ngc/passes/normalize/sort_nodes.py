@@ -11,7 +11,8 @@ def sort_nodes(model: onnx_ir.Model) -> onnx_ir.Model:
     """The model with its nodes in order; the same object where they are already."""
     if _is_sorted(model.graph):
         return model
-    result = model.clone()
+    # onnx_ir clones only graphs that are in order.
+    result = onnx_ir.from_proto(onnx_ir.to_proto(model))
     try:
         result.graph.sort()
     except ValueError:
