@@ -128,7 +128,7 @@ class Builder:
         self._origin = ""
         self._hint = "v"
         self._op_type = "Input"
-        # Tensors of quantisation codes, by name: the activation they stand for before it is rounded,
+        # Tensors of quantisation codes, by name: the activation they stand for before rounding,
         # and what identifies their scale and zero point (lower/quantized.py).
         self.quantised: dict[str, tuple[Value, object, object]] = {}
         self.notes: list[str] = []  # what the user should know of this compilation
@@ -461,13 +461,12 @@ def prune(program: Program) -> Program:
     table = np.full(len(starts), -1, dtype=np.int64)
     for k, offset in offsets.items():
         table[k] = offset - starts[k]
-    ops = tuple(
-        replace(op, **{role: _moved(s, starts, table) for role, s in op.operands.items()})
-        if op.operands
-        else op
-        for op in kept
-    )
-    return Program(program.name, tuple(params), ops, program.outputs)
+
+    def renumbered(op: ir.Op) -> ir.Op:
+        moved: dict[str, Any] = {k: _moved(s, starts, table) for k, s in op.operands.items()}
+        return replace(op, **moved) if moved else op
+
+    return Program(program.name, tuple(params), tuple(map(renumbered, kept)), program.outputs)
 
 
 def _params_of(slots: Slots, starts: np.ndarray) -> list[int]:

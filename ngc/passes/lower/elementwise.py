@@ -7,6 +7,8 @@ A known operand of arithmetic is one of three things: a parameter (Scale, Shift)
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir
@@ -40,7 +42,10 @@ def _aligned(b: Builder, node: onnx_ir.Node, x: Operand, y: Operand) -> Operand:
     return b.reshape(y, (*y.shape, *(1 for _ in range(len(x.shape) - axis - len(y.shape)))))
 
 
-def _rules(fn: str, compute: Rule) -> tuple[Rule, Rule]:
+Binary: TypeAlias = Callable[[Builder, str, Operand, Operand], Operand]
+
+
+def _rules(fn: str, compute: Binary) -> tuple[Rule, Rule]:
     """The rule with the old broadcasting and the rule with numpy's."""
 
     def old(b: Builder, node: onnx_ir.Node, x: Operand, y: Operand) -> Operand:

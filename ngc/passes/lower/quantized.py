@@ -18,7 +18,8 @@ import onnx_ir
 from ngc.ir import program as ir
 from ngc.ir.program import Value
 from ngc.ir.slots import Array
-from ngc.passes.lower.base import Builder, Known, Operand, find_rule, is_float, lowers, widen
+from ngc.passes.lower.base import Builder, Known, Operand, is_float, lowers, widen
+from ngc.passes.lower.conv import conv
 from ngc.passes.lower.linear import matmul
 
 NOTE = (
@@ -299,7 +300,7 @@ def conv_integer(
     """The convolution of x - x_zero with w - w_zero, computed in floating point."""
     real_x, passed = _product_operand(b, x, _column(x_zero, len(x.shape), 1))
     real_w, _ = _product_operand(b, w, _column(w_zero, len(w.shape), 0))
-    product = _convolution(b, node, real_x, real_w)
+    product = conv(b, node, real_x, real_w)
     return product if passed else b.cast(product, "int32")
 
 
@@ -308,14 +309,6 @@ def _product_operand(b: Builder, x: Operand, zero: Operand | None) -> tuple[Oper
     if isinstance(x, Value) and is_float(x.dtype):
         return x, True
     return _dequantise(b, x, None, zero, (None, None)), False
-
-
-def _convolution(b: Builder, node: onnx_ir.Node, *operands: Operand) -> Operand:
-    entry = find_rule("", "Conv", b.opsets.get("", 1))
-    assert entry is not None
-    result = entry.rule(b, node, *operands)
-    assert isinstance(result, Value)
-    return result
 
 
 def _requantise(b: Builder, y: Operand, scale: Operand, zero: Operand, axis: int) -> Value:
@@ -372,4 +365,4 @@ def qlinear_conv(
         product = steps[0].array.reshape(-1) * steps[1].array.reshape(-1)
         step = Known(product, sources=(*steps[0].sources, *steps[1].sources))
         operands.append(_dequantise(b, bias, step, None, (None, None)))
-    return _requantise(b, _convolution(b, node, *operands), y_scale, y_zero, 1)
+    return _requantise(b, conv(b, node, *operands), y_scale, y_zero, 1)
