@@ -230,12 +230,12 @@ def _check_inputs(graph: onnx.GraphProto, budget: Budget) -> None:
     weights = {tensor.name for tensor in graph.initializer}
     errors = []
     for value in graph.input:
-        kind = value.type.WhichOneof("value")
         where = f"input {value.name}"
-        if kind not in (None, "tensor_type"):
-            errors.append(
-                UnsupportedOp("Input", f"{kind.removesuffix('_type')} inputs", where=where)
-            )
+        kind = value.type.WhichOneof("value") or "tensor_type"
+        if kind != "tensor_type":
+            message = f"it is a {kind.removesuffix('_type')}, not a tensor"
+            errors.append(UnsupportedOp("Input", message, where=where))
+            continue
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_value") and dim.dim_value == -1:
                 dim.ClearField("dim_value")  # some exporters write an unknown size so
@@ -244,7 +244,7 @@ def _check_inputs(graph: onnx.GraphProto, budget: Budget) -> None:
         if value.name not in weights:
             sizes = [max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim]
             budget.afford(sizes, where=where)
-            if kind is None or not value.type.tensor_type.HasField("elem_type"):
+            if not value.type.tensor_type.HasField("elem_type"):
                 raise ModelError("it has no type", where=where)
             type_name(value.type.tensor_type.elem_type, where)
     if errors:
