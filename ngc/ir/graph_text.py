@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from ngc.ir.graph import ACTIVATIONS, NO_SCALAR, NODE_KINDS, NODE_ROLES, POOLS, SCALARS, EdgeBlock, Graph
+from ngc.ir.graph import (
+    ACTIVATIONS,
+    NO_SCALAR,
+    NODE_KINDS,
+    NODE_ROLES,
+    POOLS,
+    SCALARS,
+    EdgeBlock,
+    Graph,
+)
 from ngc.ir.program import Param, Program
 from ngc.ir.slots import FIRST_SLOT, Slots
 

@@ -49,9 +49,7 @@ class IndexArray:
 
     def spread(self, axes: Sequence[int]) -> np.ndarray:
         """``ids`` with full size along the given axes."""
-        shape = [
-            self.shape[a] if a in axes else size for a, size in enumerate(self.ids.shape)
-        ]
+        shape = [self.shape[a] if a in axes else size for a, size in enumerate(self.ids.shape)]
         return np.broadcast_to(self.ids, shape)
 
     def move(self, op: ir.Op) -> IndexArray:

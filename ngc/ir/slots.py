@@ -118,7 +118,8 @@ class Slots:
             shape = [1] * len(self.shape)
             shape[axis] = size
             result = result + (np.arange(size, dtype=np.int64) * step).reshape(shape)
-        return np.ascontiguousarray(result.reshape(self.shape))
+        # ascontiguousarray makes a scalar one-dimensional.
+        return np.ascontiguousarray(result).reshape(self.shape)
 
     # Data movement. Each falls back to the entries where strides cannot express the result.
 
@@ -138,10 +139,12 @@ class Slots:
         lead = len(shape) - self.ndim
         return Slots(tuple(shape), self.offset, (0,) * lead + self.strides)
 
-    def slice(self, starts: tuple[int, ...], steps: tuple[int, ...], sizes: tuple[int, ...]) -> Slots:
+    def slice(
+        self, starts: tuple[int, ...], steps: tuple[int, ...], sizes: tuple[int, ...]
+    ) -> Slots:
         if self.entries is not None:
-            picked = self.numpy()[np.ix_(*(s + d * np.arange(n) for s, d, n in zip(starts, steps, sizes)))]
-            return Slots.of(picked)
+            picked = (s + d * np.arange(n) for s, d, n in zip(starts, steps, sizes, strict=True))
+            return Slots.of(self.numpy()[np.ix_(*picked)])
         if 0 in sizes:
             return Slots.constant(sizes, 0)
         offset = self.offset + sum(a * b for a, b in zip(self.strides, starts, strict=True))
