@@ -33,14 +33,13 @@ def gemm(
         return y
     if b.broadcast(y, c) != y.shape:
         raise b.misshapen(f"C {list(c.shape)} does not broadcast to {list(y.shape)}")
-    known = isinstance(c, Known) and is_float(c.dtype)
-    if beta != 1.0:
-        # The bias keeps its own value: y / beta + c, times beta. Nothing is folded into it.
-        if known:
-            y = b.activation(y, "affine", 1.0 / beta, 0.0)
-            return b.activation(b.shift(y, c), "affine", beta, 0.0)
-        c = b.activation(c, "affine", beta, 0.0)
-    return b.shift(y, c) if known else b.combine("add", y, c)
+    if not (isinstance(c, Known) and is_float(c.dtype)):
+        return b.combine("add", y, c if beta == 1.0 else b.activation(c, "affine", beta, 0.0))
+    if beta == 1.0:
+        return b.shift(y, c)
+    # The bias keeps its own value: y / beta + c, times beta. Nothing is folded into it.
+    y = b.shift(b.activation(y, "affine", 1.0 / beta, 0.0), c)
+    return b.activation(y, "affine", beta, 0.0)
 
 
 @lowers("MatMul", since=1)
@@ -92,9 +91,7 @@ def parse_equation(b: Builder, equation: str, ranks: Sequence[int]) -> tuple[lis
     if max(widths) > len(unused):
         raise b.refuse(f"{equation!r} has more axes than there are letters")
     dots = "".join(unused[: max(widths)])
-    named = [
-        term.replace("...", dots[len(dots) - width :]) for term, width in zip(terms, widths)
-    ]
+    named = [term.replace("...", dots[len(dots) - width :]) for term, width in zip(terms, widths)]
     if arrow:
         out = result.replace("...", dots)
     else:
@@ -134,9 +131,7 @@ def _sizes(b: Builder, pairs: Sequence[tuple[Operand, str]]) -> dict[str, int]:
     return sizes
 
 
-def _squeezed(
-    b: Builder, x: Operand, letters: str, sizes: dict[str, int]
-) -> tuple[Operand, str]:
+def _squeezed(b: Builder, x: Operand, letters: str, sizes: dict[str, int]) -> tuple[Operand, str]:
     """Without the axes of size 1 that broadcast against another operand."""
     keep = [k for k, (c, n) in enumerate(zip(letters, x.shape)) if n == sizes[c]]
     return b.reshape(x, [x.shape[k] for k in keep]), "".join(letters[k] for k in keep)
@@ -174,7 +169,9 @@ def contract(b: Builder, x: Operand, w: Operand, spec: str) -> Value:
     if len(left) != len(x.shape) or len(right) != len(w.shape):
         raise b.misshapen(f"{list(x.shape)} and {list(w.shape)} do not fit in {spec}")
     sizes = _sizes(b, ((x, left), (w, right)))
-
+    for letter in (set(left) & set(right)) - set(out):
+        if x.shape[left.index(letter)] != w.shape[right.index(letter)]:
+            raise b.misshapen(f"{list(x.shape)} and {list(w.shape)} do not fit in {spec}")
     # Broadcast axes of size 1: dropped where the other operand carries the letter.
     x, left = _squeezed(b, x, left, sizes)
     w, right = _squeezed(b, w, right, sizes)
