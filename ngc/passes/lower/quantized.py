@@ -59,16 +59,11 @@ def _key(x: Operand | None, axis: int) -> object:
 
 def _spread(b: Builder, part: Operand, x: Operand, node: onnx_ir.Node, axis: int) -> Operand:
     """Scales or zero points so that they broadcast to x: one, one an axis entry, or one a block."""
-    rank = len(x.shape)
-    if isinstance(part, Known):
-        part = Known(widen(part.array), sources=part.sources)  # numbers, no parameter
-    block = node.attributes.get_int("block_size", 0)
-    if block:
-        axis = b.axis(axis, rank)
-        return b.take(part, axis, np.arange(x.shape[axis]) // block)
-    if math.prod(part.shape) == 1:
-        return b.reshape(part, ())
-    return b.reshape(part, [-1 if k == b.axis(axis, rank) else 1 for k in range(rank)])
+    rank, block = len(x.shape), node.attributes.get_int("block_size", 0)
+    if not block:
+        return _column(b, part, rank, axis)
+    axis = b.axis(axis, rank)
+    return b.take(_plain(b, part, part.dtype), axis, np.arange(x.shape[axis]) // block)
 
 
 def _quantise(
@@ -151,7 +146,7 @@ def _dequantise(
 
 def _plain(b: Builder, x: Operand, dtype: str) -> Operand:
     """A scale or zero point as numbers that are no parameter."""
-    return b.cast(Known(x.array) if isinstance(x, Known) else x, dtype)
+    return b.cast(Known(widen(x.array), sources=x.sources) if isinstance(x, Known) else x, dtype)
 
 
 def _weights(b: Builder, x: Known, scale: Operand | None, zero: Operand | None) -> Known:
@@ -260,16 +255,14 @@ def _feeds_products_only(node: onnx_ir.Node) -> bool:
     )
 
 
-def _column(part: Operand | None, rank: int, axis: int) -> Operand | None:
+def _column(b: Builder, part: Operand, rank: int, axis: int) -> Operand:
     """A scale or zero point of one entry per ``axis`` entry, shaped so that it broadcasts."""
-    if not isinstance(part, Known):
+    part = _plain(b, part, part.dtype)
+    if math.prod(part.shape) == 1:
+        return b.reshape(part, ())
+    if len(part.shape) > 1:
         return part
-    array = widen(part.array)
-    if array.size == 1:
-        array = array.reshape(())
-    elif array.ndim == 1:
-        array = array.reshape([-1 if k == axis % rank else 1 for k in range(rank)])
-    return Known(array, sources=part.sources)
+    return b.reshape(part, [-1 if k == b.axis(axis, rank) else 1 for k in range(rank)])
 
 
 @lowers("MatMulInteger", since=10)
@@ -282,8 +275,8 @@ def matmul_integer(
     w_zero: Operand | None = None,
 ) -> Operand:
     """(x - x_zero) (w - w_zero), computed in floating point."""
-    real_x, passed = _product_operand(b, x, _column(x_zero, len(x.shape), -2))
-    real_w, _ = _product_operand(b, w, _column(w_zero, len(w.shape), -1))
+    real_x, passed = _product_operand(b, x, x_zero, -2)
+    real_w, _ = _product_operand(b, w, w_zero, -1)
     product = matmul(b, node, real_x, real_w)
     return product if passed else b.cast(product, "int32")
 
@@ -298,23 +291,33 @@ def conv_integer(
     w_zero: Operand | None = None,
 ) -> Operand:
     """The convolution of x - x_zero with w - w_zero, computed in floating point."""
-    real_x, passed = _product_operand(b, x, _column(x_zero, len(x.shape), 1))
-    real_w, _ = _product_operand(b, w, _column(w_zero, len(w.shape), 0))
+    real_x, passed = _product_operand(b, x, x_zero, 1)
+    real_w, _ = _product_operand(b, w, w_zero, 0)
     product = conv(b, node, real_x, real_w)
     return product if passed else b.cast(product, "int32")
 
 
-def _product_operand(b: Builder, x: Operand, zero: Operand | None) -> tuple[Operand, bool]:
+def _product_operand(
+    b: Builder, x: Operand, zero: Operand | None, axis: int
+) -> tuple[Operand, bool]:
     """An operand without its zero point, and whether it is an activation passed on unrounded."""
     if isinstance(x, Value) and is_float(x.dtype):
         return x, True
-    return _dequantise(b, x, None, zero, (None, None)), False
+    origin = None if zero is None else _column(b, zero, len(x.shape), axis)
+    return _dequantise(b, x, None, origin, (None, None)), False
+
+
+def _factor(b: Builder, x: Operand, scale: Operand, zero: Operand, axis: int) -> Operand:
+    """A dequantised operand, its scales and zero points one or one per ``axis`` entry."""
+    rank = len(x.shape)
+    columns = _column(b, scale, rank, axis), _column(b, zero, rank, axis)
+    return _dequantise(b, x, *columns, _grid(scale, zero, axis))
 
 
 def _requantise(b: Builder, y: Operand, scale: Operand, zero: Operand, axis: int) -> Value:
     grid = _grid(scale, zero, axis)
-    step = _column(_read(b, scale, "y scale"), len(y.shape), axis)
-    origin = _column(_read(b, zero, "y zero point"), len(y.shape), axis)
+    step = _column(b, _read(b, scale, "y scale"), len(y.shape), axis)
+    origin = _column(b, _read(b, zero, "y zero point"), len(y.shape), axis)
     return _quantise(b, y, step, origin, zero.dtype, grid)
 
 
@@ -332,10 +335,7 @@ def qlinear_matmul(
     y_zero: Operand,
 ) -> Operand:
     """The product of the dequantised operands, quantised. Scales of x per row, of w per column."""
-    rank_x, rank_w = len(x.shape), len(w.shape)
-    grid_x, grid_w = _grid(x_scale, x_zero, -2), _grid(w_scale, w_zero, -1)
-    left = _dequantise(b, x, _column(x_scale, rank_x, -2), _column(x_zero, rank_x, -2), grid_x)
-    right = _dequantise(b, w, _column(w_scale, rank_w, -1), _column(w_zero, rank_w, -1), grid_w)
+    left, right = _factor(b, x, x_scale, x_zero, -2), _factor(b, w, w_scale, w_zero, -1)
     return _requantise(b, matmul(b, node, left, right), y_scale, y_zero, -2)
 
 
@@ -355,11 +355,7 @@ def qlinear_conv(
 ) -> Operand:
     """The convolution of the dequantised operands, quantised. The bias has the scale x_scale
     w_scale and zero point 0; scales of w are per output channel."""
-    rank = len(x.shape)
-    grid_x, grid_w = _grid(x_scale, x_zero, 1), _grid(w_scale, w_zero, 0)
-    left = _dequantise(b, x, _column(x_scale, rank, 1), _column(x_zero, rank, 1), grid_x)
-    right = _dequantise(b, w, _column(w_scale, rank, 0), _column(w_zero, rank, 0), grid_w)
-    operands = [left, right]
+    operands = [_factor(b, x, x_scale, x_zero, 1), _factor(b, w, w_scale, w_zero, 0)]
     if bias is not None:
         steps = _read(b, x_scale, "x scale"), _read(b, w_scale, "w scale")
         product = steps[0].array.reshape(-1) * steps[1].array.reshape(-1)
