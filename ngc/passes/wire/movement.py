@@ -27,8 +27,9 @@ def parameter(w: Wirer, op: ir.Parameter) -> IndexArray:
     places = [a for a in range(len(shape)) if a not in axes]
     sizes = [n if a in axes else 1 for a, n in enumerate(shape)]
     neurons = w.fresh(int(np.prod(sizes)))
-    slots = op.data.transpose((*own, *places)).reshape((len(neurons), -1)) if op.data.size else None
-    if slots is not None:
+    if op.data.size:
+        rows = (len(neurons), op.data.size // len(neurons))
+        slots = op.data.transpose((*own, *places)).reshape(rows)
         w.attach("bias", neurons, slots.numpy(), tuple(shape[a] for a in places))
     return IndexArray(shape, neurons.reshape(sizes))
 
