@@ -27,7 +27,8 @@ class Budget:
     def afford(self, shape: Sequence[int], *, where: str = "", what: str = "a tensor") -> int:
         """Number of entries of the shape; raises if they are too many."""
         count = math.prod(shape)
-        if count > self.max_elements:
+        # An empty tensor may not have an axis beyond the budget either: numpy refuses those.
+        if max(count, *shape, 0) > self.max_elements:
             sizes = "x".join(str(n) for n in shape) or "scalar"
             raise BudgetError(
                 f"{what} of {sizes} entries is over the budget of {self.max_elements:,} elements",

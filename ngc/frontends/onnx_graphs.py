@@ -63,7 +63,7 @@ class GraphCheck:
 
     def graph(self, graph: onnx.GraphProto, outer: list[set[str]]) -> set[str]:
         """Check one graph and those inside it. Returns the names it reads from outside."""
-        where = f"graph {graph.name}"
+        where = f"graph {_text(graph.name, 'the name of a graph')}"
         for sparse in graph.sparse_initializer:
             name = f"initializer {_text(sparse.values.name, where)}"
             graph.initializer.append(densify(sparse, name, self.budget))
@@ -241,6 +241,7 @@ def _check_inputs(graph: onnx.GraphProto, budget: Budget) -> None:
                 dim.ClearField("dim_value")  # some exporters write an unknown size so
             if dim.dim_value < 0:
                 raise ModelError(f"size {dim.dim_value} of an axis is negative", where=where)
+            _text(dim.dim_param, where)
         if value.name not in weights:
             sizes = [max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim]
             budget.afford(sizes, where=where)

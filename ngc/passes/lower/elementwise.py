@@ -38,8 +38,11 @@ def _aligned(b: Builder, node: onnx_ir.Node, x: Operand, y: Operand) -> Operand:
         if x.shape != y.shape:
             raise b.misshapen(f"shapes {list(x.shape)} and {list(y.shape)} differ")
         return y
-    axis = node.attributes.get_int("axis", len(x.shape) - len(y.shape))
-    return b.reshape(y, (*y.shape, *(1 for _ in range(len(x.shape) - axis - len(y.shape)))))
+    first = len(x.shape) - len(y.shape)
+    axis = node.attributes.get_int("axis", first)
+    if not 0 <= axis <= first:
+        raise b.misshapen(f"{list(y.shape)} does not fit {list(x.shape)} from axis {axis} on")
+    return b.reshape(y, (*y.shape, *[1] * (first - axis)))
 
 
 Binary: TypeAlias = Callable[[Builder, str, Operand, Operand], Operand]
