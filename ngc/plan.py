@@ -192,7 +192,7 @@ class Plan:
     def _mean(self, weights: Tensor, pieces: list) -> Tensor:
         count = torch.zeros_like(weights)
         for _, slots, numbers in pieces:
-            index = torch.from_numpy(slots.numpy().reshape(-1)).to(weights.device)
+            index = torch.from_numpy(slots.numpy().reshape(-1).copy()).to(weights.device)
             weights.index_add_(0, index, numbers.reshape(-1))
             count.index_add_(0, index, torch.ones_like(numbers.reshape(-1)))
         weights = weights / count.clamp(min=1)
@@ -241,10 +241,10 @@ def _three(kernel: tuple[int, ...]) -> tuple[int, ...]:
 def read(weights: Tensor, slots: Slots) -> Tensor:
     """Entries of weights [..., slots], flattened to [..., size]."""
     if weights.dim() > 1:
-        index = torch.from_numpy(slots.numpy().reshape(-1)).to(weights.device)
+        index = torch.from_numpy(slots.numpy().reshape(-1).copy()).to(weights.device)
         return weights.index_select(-1, index)
     kernel = reader(slots, weights.shape[-1])
-    constants = [torch.from_numpy(np.asarray(c)).to(weights.device) for c in kernel.constants]
+    constants = [torch.from_numpy(np.array(c)).to(weights.device) for c in kernel.constants]
     return kernel.function(weights, *constants).reshape(-1)
 
 
@@ -261,7 +261,7 @@ def write(weights: Tensor, slots: Slots, numbers: Tensor) -> None:
                 view.copy_(numbers)
                 return
         slots = Slots(once, slots.offset, slots.strides)
-    index = torch.from_numpy(slots.numpy().reshape(-1)).to(weights.device)
+    index = torch.from_numpy(slots.numpy().reshape(-1).copy()).to(weights.device)
     weights[index] = numbers.reshape(-1)
 
 

@@ -11,6 +11,7 @@ complete    every parameter is on the graph, or there is a reason why not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,8 @@ from ngc.compiler import Compilation
 from ngc.errors import LiftError, VerificationError
 from ngc.ir import program as ir
 from ngc.ir.graph import EDGE_KINDS
-from ngc.ir.program import Program
-from ngc.ir.slots import FIRST_SLOT, ONE, ZERO
+from ngc.ir.program import Param, Program
+from ngc.ir.slots import ONE, ZERO, Slots
 from ngc.oracle import Oracle
 from ngc.plan import Plan, read
 from ngc.symmetry import apply, symmetries
@@ -242,16 +243,16 @@ def permutes_graph(
 def edge_checksum(plan: Plan, weights: torch.Tensor, name_of: np.ndarray) -> int:
     """A number that is the same for the same set of edges (ends, kind, kernel) in any order, with
     nodes called ``name_of``. Two different sets agree with probability 2^-64."""
-    total = np.uint64(0)
+    total = 0
     for block in plan.graph.blocks:
         bits = read(weights, block.slots).numpy().reshape(block.num_edges, block.taps)
         whole = np.ascontiguousarray(bits).view(f"u{bits.itemsize}").astype(np.uint64)
         kernel = _mixed(whole + np.arange(block.taps, dtype=np.uint64) * _ODD).sum(axis=1)
         src, dst = name_of[block.edge_index()].astype(np.uint64)
         head = _mixed(src) * np.uint64(3) + _mixed(dst) * np.uint64(5)
-        kind = np.uint64(EDGE_KINDS.index(block.kind) * 2 + block.reverse)
-        total += _mixed(kernel + head + kind * _ODD).sum()
-    return int(total)
+        kind = np.array([EDGE_KINDS.index(block.kind) * 2 + block.reverse], dtype=np.uint64)
+        total += int(_mixed(kernel + head + kind * _ODD).sum())
+    return total % 2**64
 
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -306,17 +307,73 @@ def _id_limits(program: Program) -> dict[str, int]:
 def other_weights(
     program: Program, weights: torch.Tensor, seed: int, fixed: Collection[str] = ()
 ) -> torch.Tensor:
-    """The weights, each times a random factor of its own near one. Signs stay (a variance stays
-    positive); weights that are zero become small numbers. ``fixed`` parameters stay."""
+    """Random weights under which signals neither die nor explode on their way: normal with
+    variance 2 / fan-in (He et al. 2015) where weights are summed over, near one where they scale,
+    small where they are added. ``fixed`` parameters keep their values."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype)
-    result = weights * (1 + 0.3 * noise.clamp(-2, 2))
-    small = 0.05 * noise.abs() * (0.1 + weights[FIRST_SLOT:].abs().mean() if len(weights) > 2 else 1)
-    result = torch.where(weights == 0, small, result)
-    result[ZERO], result[ONE] = 0, 1
-    for param in program.params:
-        if param.name in fixed:
-            own = slice(param.offset, param.offset + param.size)
-            result[own] = weights[own]
+    drawn: set[str] = set(fixed)
+    result = weights.clone()
+    for op in program.ops:
+        for role, slots in op.operands.items():
+            touched = [p for p in program.params if p.name not in drawn and _touches(slots, p)]
+            for param in touched:
+                drawn.add(param.name)
+                noise = torch.randn(param.size, generator=generator, dtype=weights.dtype)
+                own = slice(param.offset, param.offset + param.size)
+                result[own] = _drawn(op, role, noise)
     # As they will be stored: half-precision parameters are rounded.
     return pack(program, unpack(program, result), dtype=weights.dtype)
+
+
+def calibrated(
+    program: Program, weights: torch.Tensor, inputs: Mapping[str, np.ndarray], fixed: Collection[str]
+) -> torch.Tensor:
+    """The weights, with those of the last layers divided by the deviation of what they compute: a
+    softmax that is one at one place and zero elsewhere would hide nearly any mistake before it."""
+    producers = program.producers()
+    last: dict[str, ir.Op] = {}
+    for _, ref in program.outputs:
+        op = producers[ref]
+        while not isinstance(op, ir.Linear | ir.Convolution | ir.ConvolutionTranspose) and op.inputs:
+            op = producers[op.inputs[0]]
+        if op.operands:
+            last[op.out.name] = op
+    feeds = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in inputs.items()}
+    with torch.no_grad():
+        _, values = Executor(program).record(weights, feeds, list(last))
+    result = weights.clone()
+    for name, op in last.items():
+        deviation = float(values[name].double().std()) if values[name].numel() > 1 else 1.0
+        if not 0 < deviation < math.inf:
+            continue
+        for param in program.params:
+            if param.name not in fixed and any(_touches(s, param) for s in op.operands.values()):
+                result[param.offset : param.offset + param.size] /= deviation
+    return pack(program, unpack(program, result), dtype=weights.dtype)
+
+
+def _touches(slots: Slots, param: Param) -> bool:
+    first, end = param.offset, param.offset + param.size
+    if slots.entries is None:
+        return slots.size > 0 and first <= slots.offset < end
+    entries = slots.numpy()
+    return bool(((entries >= first) & (entries < end)).any())
+
+
+def _drawn(op: ir.Op, role: str, noise: torch.Tensor) -> torch.Tensor:
+    """Standard normal noise, made fit for a role of an operation."""
+    match op, role:
+        case ir.Linear(spec=spec, weight=weight), _:
+            _, right, out = spec.replace("->", ",").split(",")
+            fan_in = math.prod(n for c, n in zip(right, weight.shape) if c not in out)
+            return noise * math.sqrt(2 / max(fan_in, 1))
+        case ir.Convolution(weight=weight), _:
+            return noise * math.sqrt(2 / max(math.prod(weight.shape[1:]), 1))
+        case ir.ConvolutionTranspose(weight=weight, strides=strides, groups=groups), _:
+            fan_in = math.prod((weight.shape[0] // groups, *weight.shape[2:])) / math.prod(strides)
+            return noise * math.sqrt(2 / max(fan_in, 1))
+        case (ir.BatchNorm(), "var" | "scale") | (ir.Scale(), _):
+            return 1 + 0.5 * noise.clamp(-1.5, 1.5)
+        case ir.Embedding(), _:
+            return noise
+    return 0.2 * noise
