@@ -94,7 +94,8 @@ class _Proof:
         self.source = compilation.source.proto
         self.skeleton = make_skeleton(self.source, self.program.params, compilation.arrays)
         self.inputs = random_inputs(self.program, seed)
-        self.other = other_weights(self.program, compilation.weights, seed)
+        drawn = other_weights(self.program, compilation.weights, seed, fixed)
+        self.other = calibrated(self.program, drawn, self.inputs, fixed)
 
     def run(self) -> Verification:
         own = self.run_oracle(self.source)
