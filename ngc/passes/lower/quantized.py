@@ -117,7 +117,9 @@ def _unrounded(b: Builder, name: str, grid: Grid) -> Value | None:
     again = op.renamed(names)
     kept = {f.name: getattr(again, f.name) for f in fields(op) if f.name not in ("out", "origin")}
     dtype = next(value.dtype for value in inner if value is not None)
-    return b.emit(type(op), op.out.shape, dtype, **kept)
+    result = b.emit(type(op), op.out.shape, dtype, **kept)
+    b.quantised[name] = (result, *grid)
+    return result
 
 
 def _dequantise(
@@ -166,6 +168,15 @@ def _weights(b: Builder, x: Known, scale: Operand | None, zero: Operand | None) 
     return b.parameter(f"{sources[0]}.dequantised", numbers, derived=sources)
 
 
+def named(x: Operand, node: onnx_ir.Node, position: int) -> Operand:
+    """The operand, with the initializer it is as its source: int32 ones do not carry theirs, since
+    most hold shapes and indices."""
+    value = node.inputs[position]
+    if isinstance(x, Known) and not x.sources and value is not None and value.is_initializer():
+        return Known(x.array, sources=(str(value.name),))
+    return x
+
+
 def _read(b: Builder, x: Operand, what: str) -> Known:
     array = b.values_of(x, what)
     return Known(array, sources=x.sources if isinstance(x, Known) else ())
@@ -193,7 +204,7 @@ def _real_input(b: Builder, x: Operand) -> Operand:
     return x if is_float(x.dtype) else b.cast(x, "float32")
 
 
-@lowers("DequantizeLinear", since=10)
+@lowers("DequantizeLinear", since=10, movement=True)
 @lowers("DequantizeLinear", domain="com.microsoft", movement=True)
 def dequantize_linear(
     b: Builder, node: onnx_ir.Node, x: Operand, scale: Operand, zero: Operand | None = None
@@ -206,7 +217,7 @@ def dequantize_linear(
             b.values_of(part, what)
     step = _spread(b, scale, x, node, axis)
     origin = None if zero is None else _spread(b, zero, x, node, axis)
-    return _dequantise(b, x, step, origin, grid)
+    return _dequantise(b, named(x, node, 0), step, origin, grid)
 
 
 @lowers("DynamicQuantizeLinear", since=11)
@@ -307,16 +318,29 @@ def _product_operand(
     return _dequantise(b, x, None, origin, (None, None)), False
 
 
-def _factor(b: Builder, x: Operand, scale: Operand, zero: Operand, axis: int) -> Operand:
+def dequantised(b: Builder, x: Operand, scale: Operand, zero: Operand | None, axis: int) -> Operand:
     """A dequantised operand, its scales and zero points one or one per ``axis`` entry."""
     rank = len(x.shape)
-    columns = _column(b, scale, rank, axis), _column(b, zero, rank, axis)
-    return _dequantise(b, x, *columns, _grid(scale, zero, axis))
+    origin = None if zero is None else _column(b, zero, rank, axis)
+    return _dequantise(b, x, _column(b, scale, rank, axis), origin, _grid(scale, zero, axis))
 
 
-def _requantise(b: Builder, y: Operand, scale: Operand, zero: Operand, axis: int) -> Value:
-    grid = _grid(scale, zero, axis)
+def dequantised_bias(
+    b: Builder, bias: Operand, x_scale: Operand, w_scale: Operand, alpha: float = 1.0
+) -> Operand:
+    """A bias of integers: their scale is the product of those of the operands, alpha included."""
+    first, second = _read(b, x_scale, "x scale"), _read(b, w_scale, "w scale")
+    step = np.float32(alpha) * first.array.reshape(-1) * second.array.reshape(-1)
+    sources = (*first.sources, *second.sources)
+    return _dequantise(b, bias, Known(step, sources=sources), None, (None, None))
+
+
+def requantised(b: Builder, y: Operand, scale: Operand, zero: Operand | None, axis: int) -> Value:
+    """The codes of y, its scales and zero points one or one per ``axis`` entry."""
     step = _column(b, _read(b, scale, "y scale"), len(y.shape), axis)
+    grid = _grid(scale, zero, axis)
+    if zero is None:
+        return _quantise(b, y, step, None, "uint8", grid)
     origin = _column(b, _read(b, zero, "y zero point"), len(y.shape), axis)
     return _quantise(b, y, step, origin, zero.dtype, grid)
 
@@ -335,8 +359,8 @@ def qlinear_matmul(
     y_zero: Operand,
 ) -> Operand:
     """The product of the dequantised operands, quantised. Scales of x per row, of w per column."""
-    left, right = _factor(b, x, x_scale, x_zero, -2), _factor(b, w, w_scale, w_zero, -1)
-    return _requantise(b, matmul(b, node, left, right), y_scale, y_zero, -2)
+    left, right = dequantised(b, x, x_scale, x_zero, -2), dequantised(b, w, w_scale, w_zero, -1)
+    return requantised(b, matmul(b, node, left, right), y_scale, y_zero, -2)
 
 
 @lowers("QLinearConv", since=10)
@@ -355,10 +379,8 @@ def qlinear_conv(
 ) -> Operand:
     """The convolution of the dequantised operands, quantised. The bias has the scale x_scale
     w_scale and zero point 0; scales of w are per output channel."""
-    operands = [_factor(b, x, x_scale, x_zero, 1), _factor(b, w, w_scale, w_zero, 0)]
+    operands = [dequantised(b, x, x_scale, x_zero, 1), dequantised(b, w, w_scale, w_zero, 0)]
     if bias is not None:
-        steps = _read(b, x_scale, "x scale"), _read(b, w_scale, "w scale")
-        product = steps[0].array.reshape(-1) * steps[1].array.reshape(-1)
-        step = Known(product, sources=(*steps[0].sources, *steps[1].sources))
-        operands.append(_dequantise(b, bias, step, None, (None, None)))
-    return _requantise(b, conv(b, node, *operands), y_scale, y_zero, 1)
+        codes = named(bias, node, 8)
+        operands.append(dequantised_bias(b, codes, x_scale, w_scale))
+    return requantised(b, conv(b, node, *operands), y_scale, y_zero, 1)

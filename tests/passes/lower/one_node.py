@@ -112,6 +112,7 @@ def build(
     weights: list[onnx.TensorProto],
     outputs: list[str],
     opset: int = 21,
+    domains: dict[str, int] | None = None,
 ) -> Case:
     """Lower a model; its program must be valid."""
     inputs = [
@@ -120,7 +121,9 @@ def build(
     ]
     ends = [helper.make_value_info(name, onnx.TypeProto()) for name in outputs]
     graph = helper.make_graph(nodes, "one", inputs, ends, weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    opsets = {"": opset, **(domains or {})}
+    imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    model = helper.make_model(graph, opset_imports=imports)
     lowered = lower(onnx_ir.serde.deserialize_model(model), {n: a.shape for n, a in feeds.items()})
     check(lowered.program)
     return Case(lowered, feeds)

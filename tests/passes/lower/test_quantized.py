@@ -85,8 +85,8 @@ def test_dequantised_weights_are_parameters_derived_from_their_initializers() ->
     constants = [numpy_helper.from_array(codes, "codes"), numpy_helper.from_array(scale, "scale")]
     case = build(nodes, {"x": X}, constants, ["y"])
     (param,) = case.lowered.program.params
-    assert (param.name, param.derived) == ("w", ("codes", "scale"))
-    np.testing.assert_array_equal(case.lowered.arrays["w"], codes * scale)
+    assert (param.name, param.derived) == ("codes.dequantised", ("codes", "scale"))
+    np.testing.assert_array_equal(case.lowered.arrays[param.name], codes * scale)
 
 
 def reference(op_type: str, operands: list[np.ndarray]) -> np.ndarray:
@@ -172,3 +172,40 @@ def test_chained_qlinear_operators_pass_activations_unrounded() -> None:
 def test_grids_of_floating_point_numbers_are_refused() -> None:
     with pytest.raises(UnsupportedOps, match="quantising activations to float8_e4m3fn"):
         one("QuantizeLinear", Given(ramp(3)), SCALE, output_dtype=onnx.TensorProto.FLOAT8E4M3FN)
+
+
+def microsoft(
+    op_type: str, given: np.ndarray, operands: list[np.ndarray], **attributes: Any
+) -> Case:
+    """A node of com.microsoft on an input and initializers w1, w2, ..."""
+    names = [f"w{k}" for k in range(1, len(operands) + 1)]
+    constants = [numpy_helper.from_array(a, name) for a, name in zip(operands, names)]
+    node = helper.make_node(
+        op_type, ["x", *names], ["y"], domain="com.microsoft", name="node", **attributes
+    )
+    return build([node], {"x": given}, constants, ["y"], domains={"com.microsoft": 1})
+
+
+def codes_of(real: np.ndarray, scale: float, zero: int) -> np.ndarray:
+    return (np.rint(real / scale) + zero).clip(0, 255)
+
+
+def test_operators_of_onnxruntime_compute_between_their_grids() -> None:
+    half, tenth = SCALE, np.array(0.1, np.float32)
+    given, other = (RNG.integers(0, 60, (2, 3)).astype(np.uint8) for _ in range(2))
+    real = (given.astype(np.float32) - 3) * 0.5
+    case = microsoft("QLinearAdd", given, [half, ZERO, other, tenth, ZERO, half, ZERO])
+    expected = codes_of(real + (other.astype(np.float32) - 3) * np.float32(0.1), 0.5, 3)
+    assert np.abs(case.run()[0] - expected).max() <= 1
+    case = microsoft("QLinearSigmoid", given, [half, ZERO, tenth, ZERO])
+    assert np.abs(case.run()[0] - codes_of(1 / (1 + np.exp(-real)), 0.1, 3)).max() <= 1
+
+
+def test_qgemm_has_a_bias_on_the_grid_of_the_product() -> None:
+    given, weight = (RNG.integers(0, 9, shape).astype(np.uint8) for shape in ((2, 3), (4, 3)))
+    bias = np.array([1000, -50, 3, 0], np.int32)
+    operands = [SCALE, ZERO, weight, SCALE, ZERO, bias]
+    case = microsoft("QGemm", given, operands, transB=1, alpha=2.0)
+    expected = (given.astype(np.float32) - 3) @ (weight.astype(np.float32) - 3).T
+    np.testing.assert_allclose(case.run()[0], 2 * 0.25 * (expected + bias), rtol=1e-6)
+    assert case.lowered.program.params[1].derived == ("w6", "w1", "w4")
