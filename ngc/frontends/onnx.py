@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -28,13 +29,16 @@ FAULTS = (
 class Source:
     """A model that was read: self-contained (no external data), checked, nodes in order.
 
-    ``model`` shares its tensors with ``proto``.
+    ``model`` shares its tensors with ``proto``. Where normalising changed weights, ``folded`` says
+    which tensors of ``original`` each changed tensor was computed from.
     """
 
     proto: onnx.ModelProto
     model: onnx_ir.Model
     name: str
     notes: tuple[str, ...] = ()
+    folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    original: onnx.ModelProto | None = None
 
 
 def load(

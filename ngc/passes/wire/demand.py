@@ -71,6 +71,8 @@ def _demands(op: ir.Op) -> list[tuple[Ref, list[int]]]:
 
 def _axes_behind(trail: IndexArray, axes: list[int], shape: Ints) -> Ints:
     """Axes of the source along which its elements change when one walks along ``axes``."""
+    if 0 in trail.shape:
+        return ()  # nothing to walk along
     first = tuple(slice(None) if a in axes else 0 for a in range(len(trail.shape)))
     numbers = np.unique(trail.full()[first])
     numbers = numbers[numbers >= 0]
@@ -111,10 +113,16 @@ def _follow(
         case _ if op.is_view:
             return source, trail.move(op)
         case (
-            ir.Activation() | ir.Cast() | ir.Combine() | ir.Scale() | ir.Shift() | ir.PRelu()
-            | ir.Normalise() | ir.Softmax() | ir.Cumulate()
+            ir.Activation()
+            | ir.Cast()
+            | ir.Combine()
+            | ir.Scale()
+            | ir.Shift()
+            | ir.PRelu()
+            | ir.Normalise()
+            | ir.Softmax()
+            | ir.Cumulate()
         ):
             lead = (1,) * (len(shape) - trail.ids.ndim)
             return source, IndexArray(shape, trail.ids.reshape(lead + trail.ids.shape))
     return None
-
