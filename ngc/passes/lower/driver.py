@@ -73,12 +73,11 @@ def lower(model: onnx_ir.Model, shapes: Mapping[str, Ints], budget: Budget = DEF
     for value in model.graph.inputs:
         if value.name in model.graph.initializers:
             continue  # IR version 3 lists weights among the inputs
-        assert value.name is not None
-        if value.dtype is None or value.name not in shapes:
-            raise ModelError("input has no tensor type", where=f"input {value.name}")
-        b.at(value.name, value.name)
-        dtype = _numpy_name(value.dtype)
-        walk.env[value] = b.emit(ir.Input, shapes[value.name], dtype)
+        try:
+            walk.env[value] = _input(b, value, shapes)
+        except UnsupportedOp as error:
+            walk.errors.append(error)
+            walk.env[value] = REFUSED
     outputs = walk.graph(model.graph)
     if walk.errors:
         raise UnsupportedOps(walk.errors)
@@ -93,6 +92,17 @@ def lower(model: onnx_ir.Model, shapes: Mapping[str, Ints], budget: Budget = DEF
     names = {param.name for param in program.params}
     arrays = {name: array for name, array in b.arrays.items() if name in names}
     return Lowered(program, arrays, b.read, tuple(b.notes))
+
+
+def _input(b: Builder, value: onnx_ir.Value, shapes: Mapping[str, Ints]) -> ir.Value:
+    assert value.name is not None
+    b.at(f"input {value.name}", value.name)
+    b._op_type = "Input"
+    if isinstance(value.type, onnx_ir.SequenceType | onnx_ir.OptionalType):
+        raise b.refuse("sequences and optional tensors cannot be inputs")
+    if value.dtype is None or value.name not in shapes:
+        raise ModelError("input has no tensor type", where=f"input {value.name}")
+    return b.emit(ir.Input, shapes[value.name], _numpy_name(value.dtype))
 
 
 def _numpy_name(dtype: onnx_ir.DataType) -> str:

@@ -42,7 +42,8 @@ def _rules(fn: str) -> tuple[Rule, Rule]:
 
     def new(b: Builder, node: onnx_ir.Node, x: Operand, axes: Operand | None = None) -> Operand:
         chosen = () if axes is None else b.ints_of(axes, "axes")
-        if not chosen and node.attributes.get_int("noop_with_empty_axes", 0):
+        noop = node.attributes.get_int("noop_with_empty_axes", 0)
+        if noop and not chosen:
             function, numbers = OF_ONE_ENTRY.get(fn, ("", ()))
             return b.activation(x, function, *numbers) if function else x
         return _reduced(b, node, x, fn, chosen)
