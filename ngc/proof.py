@@ -94,6 +94,7 @@ class _Proof:
         self.source = compilation.source.proto
         self.skeleton = make_skeleton(self.source, self.program.params, compilation.arrays)
         self.inputs = random_inputs(self.program, seed)
+        fixed = fixed_parameters(self.skeleton)
         drawn = other_weights(self.program, compilation.weights, seed, fixed)
         self.other = calibrated(self.program, drawn, self.inputs, fixed)
 
@@ -109,7 +110,10 @@ class _Proof:
         return Verification(self.c.source.name, checks, self.source, self.inputs)
 
     def run_oracle(self, model: onnx.ModelProto) -> Arrays:
-        types = {i.name: helper.tensor_dtype_to_np_dtype(i.type.tensor_type.elem_type) for i in model.graph.input}
+        types = {
+            value.name: helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            for value in model.graph.input
+        }
         with Oracle(model, timeout=self.timeout) as oracle:
             return oracle.run({name: a.astype(types[name]) for name, a in self.inputs.items()})
 
