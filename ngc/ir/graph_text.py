@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ngc.ir.graph import (
     ACTIVATIONS,
     NO_SCALAR,
@@ -11,6 +13,7 @@ from ngc.ir.graph import (
     SCALARS,
     EdgeBlock,
     Graph,
+    NodeGroup,
 )
 from ngc.ir.program import Param, Program
 from ngc.ir.slots import FIRST_SLOT, Slots
@@ -38,10 +41,8 @@ def print_graph(graph: Graph, program: Program) -> str:
             words.append(f"act={ACTIVATIONS[nodes.activation[k]]}")
         if nodes.pool[k]:
             words.append(f"pool={POOLS[nodes.pool[k]]}")
-        rows = nodes.scalars[k : k + group.size]
-        for column, (name, empty) in enumerate(zip(SCALARS, NO_SCALAR)):
-            if (rows[:, column] != empty).any():
-                words.append(f"{name}={_params(Slots.of(rows[:, column]), program.params)}")
+        named = scalars_of(graph, group, program.params)
+        words += [f"{role}={params}" for role, params in named.items()]
         places = nodes.place[k : k + group.size]
         if (places >= 0).any():
             rows_, columns = (places.max(axis=0) + 1).tolist()
@@ -63,28 +64,34 @@ def _block(block: EdgeBlock, graph: Graph, program: Program) -> str:
     shape = f"[{i},{o}]" if g == 1 else f"{g}x[{i},{o}]"
     kernel = "x".join(str(n) for n in block.kernel)
     words = [
-        f"{_ends(block.src, graph)} -> {_ends(block.dst, graph)} : {block.kind}",
+        f"{group_names(block.src, graph)} -> {group_names(block.dst, graph)} : {block.kind}",
         shape,
         *([f"kernel={kernel}"] if kernel else []),
-        f"weight={_params(block.slots, program.params)}",
+        f"weight={params_of(block.slots, program.params)}",
         *(["reverse"] if block.reverse else []),
     ]
     return " ".join(words)
 
 
-def _ends(nodes: object, graph: Graph) -> str:
-    """Names of the groups that the nodes belong to."""
-    import numpy as np
+def scalars_of(graph: Graph, group: NodeGroup, params: tuple[Param, ...]) -> dict[str, str]:
+    """The parameters of a group's nodes, by role (bias, mean, ...)."""
+    rows = graph.nodes.scalars[group.start : group.start + group.size]
+    return {
+        role: params_of(Slots.of(rows[:, column]), params)
+        for column, (role, empty) in enumerate(zip(SCALARS, NO_SCALAR))
+        if (rows[:, column] != empty).any()
+    }
 
+
+def group_names(nodes: np.ndarray, graph: Graph) -> str:
+    """Names of the groups that the nodes belong to."""
     starts = np.array([group.start for group in graph.groups])
-    found = np.unique(np.searchsorted(starts, np.asarray(nodes).reshape(-1), side="right") - 1)
+    found = np.unique(np.searchsorted(starts, nodes.reshape(-1), side="right") - 1)
     return ",".join(f"%{graph.groups[k].name}" for k in found) if len(starts) else "?"
 
 
-def _params(slots: Slots, params: tuple[Param, ...]) -> str:
+def params_of(slots: Slots, params: tuple[Param, ...]) -> str:
     """The parameters that an array of slots speaks of, with the constants 0 and 1 as numbers."""
-    import numpy as np
-
     starts = np.array([param.offset for param in params])
     if slots.entries is None:
         entries = np.array([slots.offset])
