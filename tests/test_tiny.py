@@ -90,7 +90,9 @@ def test_an_edited_graph_gives_an_edited_network(tiny: ngc.Compilation, tmp_path
     stored = ngc.load(tmp_path / "graph.pt")
     graph = stored.graphs[0].clone()
     graph.x[5, 0] = -1.0
-    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in stored.model(0, graph).graph.initializer}
+    arrays = {
+        t.name: onnx.numpy_helper.to_array(t) for t in stored.model(0, graph).graph.initializer
+    }
     assert arrays["b2"].tolist() == [-1.0]
     np.testing.assert_array_equal(arrays["W1"], W1)
 

@@ -160,9 +160,8 @@ def decompile(
     require_folder(output)
     stored = load(graph)
     if not 0 <= number < len(stored):
-        raise OptionError(
-            f"it holds {len(stored)} graph(s)", where=str(graph), hint="--number from 0"
-        )
+        found = f"it holds {len(stored)} graph(s), there is no number {number}"
+        raise OptionError(found, where=str(graph), hint="--number, from 0")
     blob = serialised(decompile(stored, number), output)
     write_beside(output, lambda file: file.write(blob))
     typer.echo(f"{output}: {stored.sources[number]}, {len(blob):,} bytes")

@@ -136,7 +136,7 @@ def operator_table() -> Table:
     import ngc.passes.lower  # noqa: F401  (registers the rules)
     from ngc.passes.lower.base import RULES
 
-    caption = f"{len(RULES)} operators; all others where they depend on no input: they are evaluated"
+    caption = f"{len(RULES)} operators; the others where they depend on no input"
     table = make_table(
         "Operators that compile", ("operator", "domain", "rules since opset"), (), caption
     )
