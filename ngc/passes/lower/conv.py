@@ -11,7 +11,7 @@ from ngc.ir import program as ir
 from ngc.ir.program import Ints, Value
 from ngc.passes.lower.base import Builder, Known, Operand, is_float, lowers
 from ngc.passes.lower.linear import BATCH_LETTERS, contract
-from ngc.passes.lower.windows import Window, halves, window
+from ngc.passes.lower.windows import Window, counts, halves, window
 
 
 @lowers("Conv", since=1)
@@ -23,7 +23,7 @@ def conv(
     if w.shape[1] * groups != x.shape[1] or w.shape[0] % groups:
         raise b.misshapen(f"w {list(w.shape)}, {groups} groups, {x.shape[1]} channels")
     field = window(b, node, x.shape[2:], w.shape[2:])
-    shape = (x.shape[0], w.shape[0], *field.counts(x.shape[2:]))
+    shape = (x.shape[0], w.shape[0], *counts(b, field, x.shape[2:]))
     if isinstance(w, Known) and is_float(w.dtype):
         value = b.value(x)
         y = b.emit(
@@ -112,7 +112,11 @@ def _transposed_window(b: Builder, node: onnx_ir.Node, space: Ints, kernel: Ints
     full = [(n - 1) * s + span for n, s, span in zip(space, field.strides, field.spans)]
     target = tuple(read.get_ints("output_shape", ()))[-rank:]
     if not target and mode.startswith("SAME"):
-        target = tuple(n * s for n, s in zip(space, field.strides))
+        # onnxruntime never extends the full result up to this size.
+        target = tuple(
+            min(size * stride, n + e)
+            for size, stride, n, e in zip(space, field.strides, full, extra)
+        )
     if len(extra) != rank or len(target) not in (0, rank):
         raise b.misshapen(f"output_padding {list(extra)}, output_shape {list(target)}")
     if not target:
@@ -177,5 +181,5 @@ def _transposed_by_patches(
     w = b.reshape(w, (groups * o, c // groups, *kernel))
     ones = (1,) * rank
     reverse = Window(field.kernel, ones, field.dilations, begins + ends)
-    assert math.prod(reverse.counts(x.shape[2:])) == math.prod(shape[2:])
+    assert math.prod(counts(b, reverse, x.shape[2:])) == math.prod(shape[2:])
     return _by_patches(b, x, w, reverse, groups, shape)

@@ -75,8 +75,8 @@ def lower(model: onnx_ir.Model, shapes: Mapping[str, Ints], budget: Budget = DEF
             continue  # IR version 3 lists weights among the inputs
         try:
             walk.env[value] = _input(b, value, shapes)
-        except UnsupportedOp as error:
-            walk.errors.append(error)
+        except UnsupportedOp as refusal:
+            walk.errors.append(refusal)
             walk.env[value] = REFUSED
     outputs = walk.graph(model.graph)
     if walk.errors:

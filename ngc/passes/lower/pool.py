@@ -7,7 +7,7 @@ import onnx_ir
 from ngc.ir import program as ir
 from ngc.ir.program import Ints, Value
 from ngc.passes.lower.base import Builder, Operand, lowers
-from ngc.passes.lower.windows import window
+from ngc.passes.lower.windows import counts, window
 
 
 @lowers("MaxPool", since=1)
@@ -39,13 +39,22 @@ def pooled(b: Builder, node: onnx_ir.Node, x: Operand, fn: str) -> Value:
         raise b.misshapen(f"a pool over {list(x.shape)}, which has no space")
     space = x.shape[2:]
     field = window(b, node, space, tuple(read.get_ints("kernel_shape", space)))
-    counts = field.counts(space, ceil=bool(read.get_int("ceil_mode", 0)))
     if (read.get_string("auto_pad", "NOTSET") or "").startswith("SAME"):
-        counts = tuple(-(-size // stride) for size, stride in zip(space, field.strides))
+        shape = tuple(-(-size // stride) for size, stride in zip(space, field.strides))
+        reach = [(n - 1) * s + k for n, s, k in zip(shape, field.strides, field.kernel)]
+        dilated = any(d > 1 and k > 1 for d, k in zip(field.dilations, field.kernel))
+        if dilated or any(n < size for n, size in zip(reach, space)):
+            raise b.refuse(
+                "auto_pad with dilations, or strides that leave entries out, means one thing to "
+                "the standard and another to onnxruntime",
+                hint="explicit pads",
+            )
+    else:
+        shape = counts(b, field, space, ceil=bool(read.get_int("ceil_mode", 0)))
     value = b.value(x)
     return b.emit(
         ir.Pool,
-        (*x.shape[:2], *counts),
+        (*x.shape[:2], *shape),
         x.dtype,
         x=value.name,
         fn=fn,

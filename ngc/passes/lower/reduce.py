@@ -146,9 +146,8 @@ def _softmax(fn: str) -> tuple[Rule, Rule]:
     """Before opset 13 over all axes from ``axis`` on as if they were one; since then over one."""
 
     def old(b: Builder, node: onnx_ir.Node, x: Operand) -> Operand:
-        axis = node.attributes.get_int("axis", 1)
-        axis = axis if axis == len(x.shape) else b.axis(axis, len(x.shape))
-        if math.prod(x.shape[axis + 1 :]) == 1 and axis < len(x.shape):
+        axis = b.axis(node.attributes.get_int("axis", 1), len(x.shape))
+        if math.prod(x.shape[axis + 1 :]) == 1:
             return _along(b, x, fn, axis)
         flat = b.reshape(x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
         return b.reshape(_along(b, flat, fn, 1), x.shape)

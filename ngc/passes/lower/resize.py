@@ -20,6 +20,7 @@ from ngc.ir.slots import Array
 from ngc.passes.lower.base import Builder, Known, Operand, is_float, lowers
 
 ONE_HALF = np.float32(0.5)
+AMBIGUOUS = "cropping means one thing to the standard and another to onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,10 @@ def _scaled_axes(
     found = []
     for axis, given, (start, end) in zip(axes, scales, _regions(len(axes), crop)):
         scale = np.float32(given)
-        extent = np.float32(shape[axis]) * (end - start)
-        found.append(Axis(axis, shape[axis], math.floor(extent * scale), scale, start, end))
+        out = math.floor(np.float32(shape[axis]) * scale)
+        if out != math.floor(np.float32(shape[axis]) * (end - start) * scale):
+            raise b.refuse(f"{AMBIGUOUS} where scales are given", hint="sizes")
+        found.append(Axis(axis, shape[axis], out, scale, start, end))
     return found
 
 
@@ -162,7 +165,9 @@ def _resized(
     if rule.mode not in ("nearest", "linear", "cubic"):
         raise b.misshapen(f"mode {rule.mode!r}")
     cropping = rule.coordinates == "tf_crop_and_resize"
-    axes = [a for a in axes if cropping or a.out != a.size or a.scale != 1]
+    if any(a.scale == 1 and (a.start, a.end) != (0, 1) for a in axes):
+        raise b.refuse(f"{AMBIGUOUS} along an axis of scale 1")
+    axes = [a for a in axes if a.out != a.size or a.scale != 1]
     if not axes:
         return x
     shape = list(x.shape)
@@ -210,8 +215,8 @@ def original(b: Builder, a: Axis, rule: Rule) -> np.ndarray:
         case "align_corners":
             return place * (size - 1) / (out - 1) if a.out > 1 else np.zeros_like(place)
         case "tf_crop_and_resize" if a.out > 1:
-            step = (a.end - a.start) * (size - 1) / (out - 1)
-            return a.start * (size - 1) + place * step
+            span = place * (a.end - a.start) * (size - 1) / (out - 1)
+            return a.start * (size - 1) + span
         case "tf_crop_and_resize":
             return np.full_like(place, ONE_HALF * (a.start + a.end) * (size - 1))
     raise b.misshapen(f"coordinate_transformation_mode {rule.coordinates!r}")

@@ -29,17 +29,21 @@ class Window:
         """Entries from the first tap of a window to its last, both included."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations))
 
-    def counts(self, space: Ints, ceil: bool = False) -> Ints:
-        """How many windows there are along each axis. Rounded up, a last window that overhangs
-        the end counts too, unless it starts in the pads of the end."""
-        counts = []
-        for k, (size, span, stride) in enumerate(zip(space, self.spans, self.strides)):
-            room = size + self.pads[k] + self.pads[self.rank + k] - span
-            count = (room + (stride - 1 if ceil else 0)) // stride + 1
-            if ceil and (count - 1) * stride >= size + self.pads[k]:
-                count -= 1
-            counts.append(max(count, 0))
-        return tuple(counts)
+
+def counts(b: Builder, field: Window, space: Ints, ceil: bool = False) -> Ints:
+    """How many windows there are along each axis, at least one. Rounded up, a last window that
+    overhangs the end counts too, unless it starts in the pads of the end."""
+    found = []
+    for k, (size, span, stride) in enumerate(zip(space, field.spans, field.strides)):
+        begin, end = field.pads[k], field.pads[field.rank + k]
+        room = size + begin + end - span
+        count = (room + (stride - 1 if ceil else 0)) // stride + 1
+        if ceil and (count - 1) * stride >= size + begin:
+            count -= 1
+        if room < 0 or count < 1:
+            raise b.misshapen(f"a window of {span} entries does not fit {size + begin + end}")
+        found.append(count)
+    return tuple(found)
 
 
 def window(b: Builder, node: onnx_ir.Node, space: Ints, kernel: Ints) -> Window:
