@@ -117,7 +117,6 @@ class Wirer:
     def __init__(self, program: Program, identity_axes: dict[Ref, Ints]) -> None:
         self.wiring = Wiring(program)
         self.identity_axes = identity_axes
-        self.labels: dict[Ref, IndexArray] = {}  # contents of constants, where they vary
         self.zeros: set[int] = set()
         self.values = program.values()
         self.op = -1
@@ -250,7 +249,9 @@ class UnevenRows(Exception):
     """Rows whose neurons occur different numbers of times; the caller treats rows one by one."""
 
 
-def window_rows(ids: np.ndarray, out: Sequence[int], kernel: Ints, strides: Ints, dilations: Ints) -> np.ndarray:
+def window_rows(
+    ids: np.ndarray, out: Sequence[int], kernel: Ints, strides: Ints, dilations: Ints
+) -> np.ndarray:
     """Windows of ids [c, *space] (already padded): [*out, c, *kernel]."""
     rank = len(kernel)
     steps = ids.strides

@@ -13,13 +13,9 @@ from ngc.ir.slots import ONE, Slots
 from ngc.passes.wire.base import Wirer, fresh_rows, wires
 
 
-def aligned(w: Wirer, shape: Ints, refs: tuple[str, ...], labels: bool = False) -> list[np.ndarray]:
-    """Ids of the operands with the rank of the result."""
-    found = []
-    for ref in refs:
-        ids = (w.labels[ref] if labels and ref in w.labels else w.index(ref)).ids
-        found.append(ids.reshape((1,) * (len(shape) - ids.ndim) + ids.shape))
-    return found
+def with_rank(array: np.ndarray, rank: int) -> np.ndarray:
+    """The array with axes of size 1 in front."""
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
 def pointwise(
@@ -31,30 +27,26 @@ def pointwise(
     and the slots [n, k] of the parameter, where k runs over the positions it varies by, of which
     the sizes come last.
     """
-    shape = op.out.shape
-    ids = aligned(w, shape, refs)
+    shape, rank = op.out.shape, len(op.out.shape)
+    ids = [with_rank(w.index(ref).ids, rank) for ref in refs]
     together = np.broadcast_shapes(*(a.shape for a in ids))
     kernel: Ints = ()
-    entries = np.full((1,) * len(shape), ONE, dtype=np.int64)
+    entries = np.full((1,) * rank, ONE, dtype=np.int64)
     if slots is not None:
-        entries = slots.numpy().reshape((1,) * (len(shape) - slots.ndim) + slots.shape)
-        moving = IndexArray.of(entries, shape).varying
+        entries = IndexArray.of(with_rank(slots.numpy(), rank), shape).ids
+        moving = [a for a in range(rank) if entries.shape[a] > 1]
         # An axis that only the parameter brings in makes neurons; one that the operands already
         # have as positions stays an axis of positions.
-        wide = [
-            max((1, *(w.values[r].shape[a - len(shape)] for r in refs if len(w.values[r].shape) >= len(shape) - a)))
-            for a in range(len(shape))
-        ]
-        places = [a for a in moving if together[a] == 1 and wide[a] > 1]
-        together = tuple(
-            shape[a] if a in moving and a not in places else together[a] for a in range(len(shape))
-        )
+        sizes = np.broadcast_shapes(*(w.values[ref].shape for ref in refs))
+        sizes = (1,) * (rank - len(sizes)) + sizes
+        places = [a for a in moving if together[a] == 1 and sizes[a] > 1]
         kernel = tuple(shape[a] for a in places)
-        entries = IndexArray.of(entries, shape).ids
-        spread = [shape[a] if a in places else together[a] for a in range(len(shape))]
-        entries = np.broadcast_to(entries, spread)
-        order = [a for a in range(len(shape)) if a not in places] + places
-        entries = entries.transpose(order)
+        together = tuple(
+            shape[a] if a in moving and a not in places else together[a] for a in range(rank)
+        )
+        spread = [shape[a] if a in places else together[a] for a in range(rank)]
+        order = [a for a in range(rank) if a not in places] + places
+        entries = np.broadcast_to(entries, spread).transpose(order)
     count = math.prod(together)
     entries = np.broadcast_to(entries.reshape(-1, math.prod(kernel)), (count, math.prod(kernel)))
     columns = [np.broadcast_to(a, together).reshape(-1) for a in ids]
@@ -71,8 +63,6 @@ def pointwise(
 def unary(w: Wirer, op: ir.Activation | ir.Cast) -> IndexArray:
     index, rows, new, _, _ = pointwise(w, op, (op.x,))
     w.connect("identity", rows, new[:, None])
-    if op.x in w.labels:
-        w.labels[op.out.name] = w.labels[op.x]
     return index
 
 
@@ -124,7 +114,9 @@ def normalise(w: Wirer, op: ir.Normalise) -> IndexArray:
     outer = [a for a in index.varying if a not in op.axes]
     if inner and outer:
         together = index.ids.transpose([*outer, *inner, *_rest(index, outer + inner)])
-        w.wiring.sets.append((w.op, together.reshape(-1, math.prod(index.ids.shape[a] for a in inner))))
+        w.wiring.sets.append(
+            (w.op, together.reshape(-1, math.prod(index.ids.shape[a] for a in inner)))
+        )
     return index
 
 

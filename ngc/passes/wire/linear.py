@@ -17,6 +17,8 @@ from ngc.ir.program import Ints
 from ngc.ir.slots import Slots
 from ngc.passes.wire.base import UnevenRows, Wirer, grouped_by_neuron, window_rows, wires
 
+PADDING = -1  # in the place of a neuron: nothing is there
+
 
 @wires(ir.Linear)
 def linear(w: Wirer, op: ir.Linear) -> IndexArray:
@@ -45,13 +47,9 @@ def linear(w: Wirer, op: ir.Linear) -> IndexArray:
     num_groups, num_new = (math.prod(size[c] for c in cs) for cs in (groups, new))
     num_places = math.prod(size[c] for c in places)
     weight = weight.reshape((num_groups, num_new, taps, num_places))
-    neurons = dense(
-        w,
-        "linear",
-        distinct.reshape(len(distinct), num_groups, taps),
-        weight,
-        _kernel_of_repeats(w, op.x),
-    )
+    rows = distinct.reshape(len(distinct), num_groups, taps)
+    sizes = tuple(size[c] for c in places)
+    neurons = dense(w, "linear", rows, weight, sizes, _kernel_of_repeats(w, op.x))
     letters = free + groups + new
     ids = neurons[inverse].reshape([size[c] for c in letters])
     return _arranged(ids, letters, out, op.out.shape)
@@ -107,30 +105,47 @@ def _positional(
 
 
 def dense(
-    w: Wirer, kind: str, rows: np.ndarray, weight: Slots, kernel_of_repeats: Ints | None
+    w: Wirer,
+    kind: str,
+    rows: np.ndarray,
+    weight: Slots,
+    places: Ints,
+    repeats: Ints | None = None,
 ) -> np.ndarray:
-    """Fresh neurons [r, g * n] for rows of neurons [r, g, k] and weights [g, n, k, p].
+    """Fresh neurons [r, g * n] that read rows of neurons [r, g, k] by weights [g, n, k, p]."""
+    num_rows, num_groups, _ = rows.shape
+    neurons = w.fresh(num_rows * num_groups * weight.shape[1])
+    neurons = neurons.reshape(num_rows, num_groups, -1)
+    connect_rows(w, kind, rows, neurons, weight, places, repeats)
+    return neurons.reshape(num_rows, -1)
+
+
+def connect_rows(
+    w: Wirer,
+    kind: str,
+    rows: np.ndarray,
+    neurons: np.ndarray,
+    weight: Slots,
+    places: Ints,
+    repeats: Ints | None = None,
+) -> None:
+    """Edges from rows [r, g, k] to neurons [r, g, n] by weights [g, n, k, p].
 
     Weights are shared by the r rows. Places k that lie on one neuron join into the kernel of one
-    edge, before the p taps of each.
+    edge, before the p taps of each; ``repeats`` and ``places`` are the sizes of the axes of both.
     """
     num_rows, num_groups, taps = rows.shape
-    num_new, num_places = weight.shape[1], weight.shape[3]
-    neurons = w.fresh(num_rows * num_groups * num_new)
-    dst = neurons.reshape(num_rows * num_groups, num_new)
-    flat = rows.reshape(num_rows * num_groups, taps)
+    dst = neurons.reshape(num_rows * num_groups, -1)
     try:
-        parts = grouped_by_neuron(flat)
+        parts = grouped_by_neuron(rows.reshape(num_rows * num_groups, taps))
     except UnevenRows:
-        for r in range(num_rows):
-            for g in range(num_groups):
-                one = weight.slice((g, 0, 0, 0), (1,) * 4, (1, *weight.shape[1:]))
-                k = r * num_groups + g
-                _join(w, kind, dst[k : k + 1], one, grouped_by_neuron(rows[r, g][None]), 1, None)
+        for k in range(num_rows * num_groups):
+            r, g = divmod(k, num_groups)
+            one = weight.slice((g, 0, 0, 0), (1,) * 4, (1, *weight.shape[1:]))
+            parts = grouped_by_neuron(rows[r, g][None])
+            _join(w, kind, dst[k : k + 1], one, parts, 1, places, repeats)
     else:
-        _join(w, kind, dst, weight, parts, num_rows, kernel_of_repeats)
-    assert num_places == weight.shape[3]
-    return neurons.reshape(num_rows, num_groups * num_new)
+        _join(w, kind, dst, weight, parts, num_rows, places, repeats)
 
 
 def _join(
@@ -140,7 +155,8 @@ def _join(
     weight: Slots,
     parts: list[tuple[np.ndarray, np.ndarray]],
     num_rows: int,
-    kernel_of_repeats: Ints | None,
+    places: Ints,
+    repeats: Ints | None,
 ) -> None:
     num_groups, num_new, _, num_places = weight.shape
     for src, order in parts:
@@ -155,14 +171,15 @@ def _join(
             else:
                 slots = Slots.of(_by_group(weight, per_group[0]))
                 slots = slots.reshape((num_groups, num_new, i, m * num_places))
-        known = m > 1 and kernel_of_repeats is not None and math.prod(kernel_of_repeats) == m
-        repeats = (kernel_of_repeats or ()) if known else (m,)
-        kernel = tuple(n for n in (*repeats, num_places) if n > 1)
+        sizes = repeats if repeats is not None and math.prod(repeats) == m else (m,)
+        kernel = (*sizes, *places) if m > 1 else places
         shape = (num_groups, num_new, i, m * num_places)
         if slots.shape[0] == num_groups:
             slots = slots.reshape(shape)
             if num_rows > 1:
-                slots = slots.expand((num_rows, *shape)).reshape((num_rows * num_groups, *shape[1:]))
+                slots = slots.expand((num_rows, *shape)).reshape(
+                    (num_rows * num_groups, *shape[1:])
+                )
         w.connect(kind if m == 1 else f"{kind}_positions", src, dst, slots, kernel)
 
 
@@ -210,7 +227,7 @@ def _convolved(w: Wirer, kind: str, rows: np.ndarray, weight: Slots, kernel: Int
     """Dense blocks whose edges carry the taps; weight [g, n, c, taps]."""
     num_rows, g, _ = rows.shape
     if (np.diff(np.sort(rows.reshape(num_rows * g, -1), axis=1), axis=1) == 0).any():
-        return dense(w, kind, rows, weight, None)
+        return dense(w, kind, rows, weight, kernel)
     n = weight.shape[1]
     neurons = w.fresh(num_rows * g * n)
     slots = weight
@@ -239,15 +256,24 @@ def _windows(
     if (ids == ids[:1]).all():
         ids = ids[:1]
     widths = [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:])]
-    padded = np.pad(ids, widths, constant_values=w.zero()) if any(pads) else ids
+    padded = np.pad(ids, widths, constant_values=PADDING)
     rows = np.stack(
-        [window_rows(np.ascontiguousarray(one), out_space, kernel, strides, dilations) for one in padded]
+        [
+            window_rows(np.ascontiguousarray(one), out_space, kernel, strides, dilations)
+            for one in padded
+        ]
     )
     taps = ids.shape[1] // g * math.prod(kernel)
-    flat = rows.reshape(-1, g * taps)
-    distinct, inverse = _distinct(flat)
+    distinct, inverse = _distinct(rows.reshape(-1, g * taps))
+    neurons = w.fresh(len(distinct) * g * n).reshape(len(distinct), g, n)
     merged = weight.reshape((g, n, taps, 1))
-    neurons = dense(w, op.mnemonic, distinct.reshape(-1, g, taps), merged, None)
+    # Windows over the border read less; all channels, and so all groups, alike.
+    patterns, pattern = np.unique(distinct[:, :taps] >= 0, axis=0, return_inverse=True)
+    for k, inside in enumerate(patterns):
+        picked, kept = np.flatnonzero(pattern.reshape(-1) == k), np.flatnonzero(inside)
+        if len(kept):
+            some = distinct[picked].reshape(-1, g, taps)[:, :, kept]
+            connect_rows(w, op.mnemonic, some, neurons[picked], merged.along(2, kept), ())
     found = neurons[inverse].reshape(len(padded), *out_space, g * n)
     return IndexArray.of(np.moveaxis(found, -1, 1), op.out.shape)
 
@@ -265,7 +291,7 @@ def convolution_transpose(w: Wirer, op: ir.ConvolutionTranspose) -> IndexArray:
     # The same as a convolution with the kernel reversed, over the input with zeros between.
     rank = len(kernel)
     spread = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], op.strides)]
-    ids = np.full((*x.shape[:2], *spread), w.zero(), dtype=np.int64)
+    ids = np.full((*x.shape[:2], *spread), PADDING, dtype=np.int64)
     ids[(slice(None), slice(None), *(slice(None, None, s) for s in op.strides))] = x.full()
     reach = [d * (k - 1) for d, k in zip(op.dilations, kernel)]
     before = [r - p for r, p in zip(reach, op.pads[:rank])]

@@ -36,19 +36,14 @@ def parameter(w: Wirer, op: ir.Parameter) -> IndexArray:
 
 @wires(ir.Constant)
 def constant(w: Wirer, op: ir.Constant) -> IndexArray:
-    """One neuron; where its contents vary is remembered, for symmetries."""
+    """One neuron, whatever the contents: plain numbers are not on the graph."""
     neuron = int(w.fresh(1, "constant")[0])
     w.fix(np.array([neuron]))
-    _, labels = np.unique(op.data.numpy(), return_inverse=True)
-    if labels.size > 1:
-        w.labels[op.out.name] = IndexArray.of(labels.reshape(op.out.shape), op.out.shape)
     return IndexArray.single(op.out.shape, neuron)
 
 
 @wires(ir.Reshape, ir.Transpose, ir.Slice, ir.Expand, ir.Take, ir.Select)
 def view(w: Wirer, op: ir.Reshape) -> IndexArray:
-    if op.x in w.labels:
-        w.labels[op.out.name] = w.labels[op.x].move(op)
     return w.index(op.x).move(op)
 
 
@@ -77,11 +72,10 @@ def concat(w: Wirer, op: ir.Concat) -> IndexArray:
     parts = [w.index(ref) for ref in op.xs]
     axis, rank = op.axis, len(op.out.shape)
     others = [a for a in range(rank) if a != axis]
-    if any(ref in w.labels for ref in op.xs):
-        _label(w, op)
-    if all(p.ids.shape == parts[0].ids.shape and (p.ids == parts[0].ids).all() for p in parts):
-        if axis not in parts[0].varying:
-            return IndexArray(op.out.shape, parts[0].ids)
+    first = parts[0]
+    same = all(p.ids.shape == first.ids.shape and (p.ids == first.ids).all() for p in parts)
+    if same and axis not in first.varying:
+        return IndexArray(op.out.shape, first.ids)
     by_position = all(p.ids.shape[axis] == 1 for p in parts) and any(
         p.ids.shape[a] > 1 for p in parts for a in others
     )
@@ -100,13 +94,3 @@ def concat(w: Wirer, op: ir.Concat) -> IndexArray:
     for k in range(rows.shape[1]):
         w.connect_each("identity", distinct[:, k], new)
     return IndexArray.of(neuron_of.reshape(sizes), op.out.shape)
-
-
-def _label(w: Wirer, op: ir.Concat) -> None:
-    parts = [
-        w.labels[ref].full()
-        if ref in w.labels
-        else np.full(w.values[ref].shape, -1 - k, dtype=np.int64)
-        for k, ref in enumerate(op.xs)
-    ]
-    w.labels[op.out.name] = IndexArray.of(np.concatenate(parts, axis=op.axis), op.out.shape)

@@ -95,14 +95,20 @@ def pool(w: Wirer, op: ir.Pool) -> IndexArray:
     ids = x.full()
     ids = ids[:1] if (ids == ids[:1]).all() else ids
     out = op.out.shape[2:]
-    w.check_size(math.prod(out) * ids.shape[0] * ids.shape[1] * math.prod(op.kernel), "pooling over neurons that differ by position")
+    w.check_size(
+        math.prod(out) * ids.shape[0] * ids.shape[1] * math.prod(op.kernel),
+        "pooling over neurons that differ by position",
+    )
     pads = [(0, 0), (0, 0)]
     for a in range(rank):
         reach = (out[a] - 1) * op.strides[a] + (op.kernel[a] - 1) * op.dilations[a] + 1
         pads.append((op.pads[a], max(0, reach - op.pads[a] - x.shape[2 + a])))
     padded = np.pad(ids, pads, constant_values=-1)
     windows = np.stack(
-        [window_rows(np.ascontiguousarray(i), out, op.kernel, op.strides, op.dilations) for i in padded]
+        [
+            window_rows(np.ascontiguousarray(i), out, op.kernel, op.strides, op.dilations)
+            for i in padded
+        ]
     )
     rows = windows.reshape(-1, math.prod(op.kernel))
     # Padding is no neuron: let it repeat one of the window's own.
