@@ -1,19 +1,22 @@
 """Permutable families of a coloured structure, and their hierarchy.
 
-Colours are refined until nodes of one colour have equally coloured neighbours. A node alone in its
-colour is fixed and a relation that joins all of one colour to all of another says nothing more, so
-both are dropped; what is left falls apart into components, and components of equal form can be
-exchanged, as blocks. Inside a block the same again: what was one of many may be alone there.
+Nodes with the same neighbours are twins. Of each set of twins one is kept, and colours are refined
+until nodes of one colour have equally coloured neighbours. A node alone in its colour is fixed and
+a relation that joins all of one colour to all of another says nothing more, so both are dropped;
+what is left falls apart into components, and components of equal form can be exchanged, as blocks.
+Inside a block the same again: what was one of many may be alone there.
 
 A component that does not fall apart is like a grid (heads that share keys: rows are the heads,
-columns the dimensions). Fixing all nodes of one colour leaves the columns to permute, fixing one node of each column
-leaves the rows. What yields to none of this stays fixed: the group may be too small, never too large.
+columns the dimensions). Fixing all nodes of one colour leaves the columns to permute, fixing one
+node of each column leaves the rows. What yields to none of this stays fixed: the group may be too
+small, never too large.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import lgamma, log
 
 import numpy as np
@@ -81,6 +84,12 @@ class Nodes:
                 return colours
             count = now
 
+    def neighbours(self) -> np.ndarray:
+        """A colour for exactly which nodes each is related to, and how."""
+        ends = np.concatenate([self.a, self.b])
+        seen = np.concatenate([mixed(self.label, self.b, 1), mixed(self.label, self.a, 2)])
+        return summed(ends, seen, len(self))
+
     def part(self, nodes: np.ndarray, colours: np.ndarray) -> Nodes:
         """The structure among some nodes, numbered by their place."""
         place = np.full(len(self), -1, dtype=np.int64)
@@ -104,10 +113,45 @@ def families(nodes: Nodes, depth: int = 0) -> tuple[Family, ...]:
     """The permutable families of a structure."""
     if not len(nodes):
         return ()
-    nodes = replace(nodes, colours=nodes.refined())
-    levels = _levels(nodes)
+    # Twins, nodes with the very same neighbours, are exchanged freely: one stands for all.
+    twin = _by_appearance(classes(nodes.colours, nodes.neighbours()))
+    members = np.argsort(twin, kind="stable")
+    count = np.bincount(twin)
+    single = nodes.part(members[np.cumsum(count) - count], nodes.colours)
+    single = replace(single, colours=mixed(single.colours, count))
+    single = replace(single, colours=single.refined())
+    levels = _levels(single)
     everything = np.argsort(levels[0].rank)
-    return tuple(_moved(_within(nodes, levels, 0, everything, depth), everything))
+    found = tuple(_moved(_within(single, levels, 0, everything, depth), everything))
+    return tuple(_moved(_with_twins(found, count, np.ones(len(count), dtype=bool)), members))
+
+
+def _by_appearance(labels: np.ndarray) -> np.ndarray:
+    """Labels numbered as they appear: components of one form then keep to one order."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]
+
+
+def _with_twins(
+    found: tuple[Family, ...], count: np.ndarray, missing: np.ndarray
+) -> tuple[Family, ...]:
+    """Families of nodes that stand for ``count`` twins each, as families of all of those.
+
+    The twins of ``missing`` nodes become families of their own, in the innermost block they are in.
+    """
+    first = np.cumsum(count) - count
+    missing = missing.copy()
+    result = []
+    for family in found:
+        everywhere = missing[family.blocks].all(axis=0)
+        widths = count[family.blocks[0]]
+        inner = _with_twins(family.inner, widths, everywhere)
+        missing[family.blocks[:, everywhere]] = False
+        within = np.arange(widths.sum()) - np.repeat(np.cumsum(widths) - widths, widths)
+        result.append(Family(np.repeat(first[family.blocks], widths, axis=1) + within, inner))
+    for k in np.flatnonzero(missing & (count > 1)):
+        result.append(Family(np.arange(first[k], first[k] + count[k])[:, None]))
+    return tuple(result)
 
 
 def _levels(nodes: Nodes) -> list[_Level]:
@@ -133,9 +177,7 @@ def _levels(nodes: Nodes) -> list[_Level]:
             below = levels[0]
             first = np.full(len(nodes), len(nodes))
             np.minimum.at(first, below.component, numbers)
-            order = np.lexsort(
-                (below.rank, first[below.component], below.certificate, component)
-            )
+            order = np.lexsort((below.rank, first[below.component], below.certificate, component))
         ordered = component[order]
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
         rank = np.empty(len(nodes), dtype=np.int64)
@@ -177,10 +219,8 @@ def _within(
     if component[order[0]] == component[order[-1]] and (component == component[0]).all():
         yield from _moved(_within(nodes, levels, level + 1, block[order], depth), order)
         return
-    starts = np.flatnonzero(
-        np.r_[True, certificate[order][1:] != certificate[order][:-1], True]
-    )
-    for start, stop in zip(starts[:-1], starts[1:]):
+    starts = np.flatnonzero(np.r_[True, certificate[order][1:] != certificate[order][:-1], True])
+    for start, stop in pairwise(starts):
         places = order[start:stop]
         if len(places) == 1:
             continue
@@ -200,27 +240,30 @@ def _moved(found: Iterator[Family] | tuple[Family, ...], places: np.ndarray) -> 
 
 def _grid(nodes: Nodes, depth: int) -> tuple[Family, ...]:
     """Families of a component that does not fall apart by itself."""
-    if depth == len(TRIES) or len(nodes) < 3:
+    if depth == len(TRIES):
         return ()
     kinds, sizes = np.unique(nodes.colours, return_counts=True)
-    best: tuple[Family, ...] = ()
-    best_order = 0.0
+    opened = []  # (nodes kept in place, families left)
     for kind in kinds[np.lexsort((kinds, sizes))][: TRIES[depth]]:
         rows = nodes.colours == kind
         columns = families(_individual(nodes, rows), depth + 1)
-        if not columns:
-            continue
-        hubs = np.zeros(len(nodes), dtype=bool)
-        for family in columns:
-            hubs[_hubs(nodes.colours, family)] = True
-        others = families(_individual(nodes, hubs), depth + 1)
-        found = columns + tuple(f for family in others if (f := _moving(family, rows)))
-        order = sum(family.log10_order() for family in found)
-        if order > best_order:
-            best, best_order = found, order
-        if len(found) > len(columns):
-            break
+        if columns:
+            opened.append((rows, columns))
+    closed = []
+    for rows, columns in opened:
+        hubs = _hubs(nodes, columns, rows)
+        if hubs.any():
+            closed.append(families(_individual(nodes, hubs), depth + 1))
+    best: tuple[Family, ...] = ()
+    for rows, columns in opened:
+        for others in ((), *closed, *(found for _, found in opened)):
+            moving = tuple(f for family in others if (f := _moving(family, rows)))
+            best = max(best, columns + moving, key=_log10_order)
     return best
+
+
+def _log10_order(found: tuple[Family, ...]) -> float:
+    return sum((family.log10_order() for family in found), 0.0)
 
 
 def _individual(nodes: Nodes, chosen: np.ndarray) -> Nodes:
@@ -228,10 +271,19 @@ def _individual(nodes: Nodes, chosen: np.ndarray) -> Nodes:
     return replace(nodes, colours=np.where(chosen, own, nodes.colours))
 
 
-def _hubs(colours: np.ndarray, family: Family) -> np.ndarray:
-    """Nodes that are the only ones of their colour in their block."""
-    kinds, counts = np.unique(colours[family.blocks[0]], return_counts=True)
-    return family.blocks[:, np.isin(colours[family.blocks[0]], kinds[counts == 1])]
+def _hubs(nodes: Nodes, columns: tuple[Family, ...], rows: np.ndarray) -> np.ndarray:
+    """Nodes that are the only ones of their colour in a block that runs through several rows."""
+    result = np.zeros(len(nodes), dtype=bool)
+    for family in columns:
+        inside = np.zeros(len(nodes), dtype=bool)
+        inside[family.blocks] = True
+        ends = np.concatenate([nodes.b[inside[nodes.a]], nodes.a[inside[nodes.b]]])
+        met = len(np.unique(ends[rows[ends]]))
+        if met > 1 or (met == 0 and family.blocks.shape[1] > 1):
+            colours = nodes.colours[family.blocks[0]]
+            kinds, counts = np.unique(colours, return_counts=True)
+            result[family.blocks[:, np.isin(colours, kinds[counts == 1])]] = True
+    return result
 
 
 def _moving(family: Family, chosen: np.ndarray) -> Family | None:

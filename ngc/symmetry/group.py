@@ -34,7 +34,9 @@ class SymmetryGroup:
         """Whether a permutation of neurons keeps all that this group's elements keep."""
         permutation = np.asarray(permutation)
         count = self.structure.num_neurons
-        if permutation.shape != (count,) or not np.array_equal(np.sort(permutation), np.arange(count)):
+        if permutation.shape != (count,) or not np.array_equal(
+            np.sort(permutation), np.arange(count)
+        ):
             return False
         return self.structure.units_of(permutation) is not None
 

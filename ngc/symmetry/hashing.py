@@ -54,11 +54,6 @@ def folded(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def run_starts(ordered: np.ndarray) -> np.ndarray:
-    """Where each run of equal entries of a sorted array begins."""
-    return np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, np.int64)
-
-
 def classes(*keys: np.ndarray) -> np.ndarray:
     """Number of the class of each place: equal where all keys are equal."""
     if len(keys) == 1:

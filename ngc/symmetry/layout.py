@@ -1,9 +1,10 @@
 """How values lay out the scalars of their neurons.
 
-A neuron carries one scalar per position. Two neurons can be exchanged only if every operation meets
-the same positions of both at the same places: not if a shift moves one channel to the left and
-the other to the right, nor if a constant is added that differs between them. An index array does not
-show that, so each of its entries gets a *frame*: a colour for which scalars of the neuron lie there.
+A neuron carries one scalar per position. Two neurons can be exchanged only if every operation
+meets the same positions of both at the same places: not if a shift moves one channel to the left
+and the other to the right, nor if a constant is added that differs between them. An index array
+does not show that, so each of its entries gets a *frame*: a colour for which scalars of the neuron
+lie there.
 """
 
 from __future__ import annotations
@@ -48,22 +49,18 @@ class Layout:
         still = tuple(a for a, n in enumerate(index.ids.shape) if n == 1)
         return replace(cls.plain(index, copies), frames=folded(frames, still))
 
-    def unfolded(self, axes: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-        """ids and frames with positions along these axes told apart."""
-        ids, frames = self.ids, self.frames
-        for axis in axes:
-            if self.ids.shape[axis] > 1 or self.shape[axis] == 1:
-                continue
-            sizes = list(ids.shape)
-            sizes[axis] = self.shape[axis]
-            ids = np.broadcast_to(ids, sizes)
-            if axis not in self.copies and not self.constant:
-                lead = [1] * len(sizes)
-                lead[axis] = -1
-                frames = mixed(frames, np.arange(self.shape[axis]).reshape(lead))
-        return ids, frames
+    def unfolded(self, axes: Iterable[int]) -> np.ndarray:
+        """The frames, with positions along these axes told apart."""
+        frames = self.frames
+        if not self.constant:
+            for axis in _positions(self).intersection(axes):
+                sizes = [1] * len(self.shape)
+                sizes[axis] = -1
+                frames = mixed(frames, np.arange(self.shape[axis]).reshape(sizes))
+        return frames
 
-    def moved_positions(self, *key: object) -> np.ndarray:
+    def moved(self, *key: object) -> np.ndarray:
+        """The frames, after a move of positions that ``key`` describes."""
         return mixed(self.frames, colour(*key))
 
     def token(self) -> tuple[np.ndarray, np.ndarray]:
@@ -162,7 +159,7 @@ class Layouts:
             x = self.of[ref]
             lead = rank - len(x.shape)
             axes = [a - lead for a in out.varying if a >= lead]
-            frames = _ranked(x.unfolded(axes)[1], rank, lead)
+            frames = _ranked(x.unfolded(axes), rank, lead)
             parts.append(folded(frames, tuple(a for a in range(rank) if a not in out.varying)))
             copies -= {a + lead for a in range(len(x.shape)) if a not in x.copies}
         for slots in op.operands.values():
@@ -201,9 +198,8 @@ class Layouts:
         same = neurons[1:] == neurons[:-1]
         several = np.unique(neurons[1:][same & (rows[1:] != rows[:-1])])
         twice = np.unique(neurons[1:][same & (rows[1:] == rows[:-1])])
-        if not order_counts and len(np.intersect1d(several, twice)):
-            self.fix(x.ids)
-        elif len(several) and x.split():
+        mingled = not order_counts and len(np.intersect1d(several, twice)) > 0
+        if mingled or (len(several) and x.split()):
             self.fix(x.ids)
 
     # --- contractions ---
@@ -237,14 +233,18 @@ class Layouts:
         parts = []
         copies = set(range(len(result)))
         for x, letters, other, others in ((a, left, b, right), (b, right, a, left)):
-            self._check_rows(op.a if x is a else op.b, [letters.index(c) for c in inner if c in letters])
+            self._check_rows(
+                op.a if x is a else op.b, [letters.index(c) for c in inner if c in letters]
+            )
             for c in meeting:
                 here, there = letters.index(c), others.index(c)
                 lone = other.ids.shape[there] == 1 and other.shape[there] > 1
                 if c in inner and x.ids.shape[here] > 1 and lone and there not in other.copies:
                     self.fix(x.ids)  # each of its neurons meets another position
-            axes = [letters.index(c) for k, c in enumerate(result) if c in letters and k in out.varying]
-            frames = x.unfolded(axes)[1]
+            axes = [
+                letters.index(c) for k, c in enumerate(result) if c in letters and k in out.varying
+            ]
+            frames = x.unfolded(axes)
             inside = tuple(k for k, c in enumerate(letters) if c in inner)
             parts.append(_lettered(folded(frames, inside), letters, result))
             copies -= {
@@ -271,12 +271,11 @@ class Layouts:
             case ir.Reshape():
                 return _reshape(x, out)
             case ir.Transpose(perm=perm):
-                places = tuple(a for a in perm if a in _positions(x))
-                frames = x.frames
-                if places != tuple(sorted(places)):
-                    frames = x.moved_positions("transpose", tuple(sorted(places).index(a) for a in places))
-                copies = [k for k, a in enumerate(perm) if a in x.copies]
-                return Layout.of(out, frames.transpose(perm), copies)
+                places = [a for a in perm if a in _positions(x)]
+                order = [sorted(places).index(a) for a in places]
+                frames = x.frames if order == sorted(order) else x.moved("transpose", order)
+                kept = [k for k, a in enumerate(perm) if a in x.copies]
+                return Layout.of(out, frames.transpose(perm), kept)
             case ir.Slice(starts=starts, steps=steps):
                 return _slice(x, out, starts, steps)
             case ir.Expand():
@@ -286,13 +285,12 @@ class Layouts:
             case ir.Take(axis=axis, index=index):
                 if x.frames.shape[axis] > 1:
                     return Layout.of(out, np.take(x.frames, index.numpy(), axis=axis), x.copies)
-                frames = x.frames
-                if axis in _positions(x):
-                    frames = x.moved_positions("take", axis, index)
+                frames = x.moved("take", axis, index) if axis in _positions(x) else x.frames
                 return Layout.of(out, frames, x.copies)
         # Select: any order at all. Entry by entry, positions told apart.
-        ids, frames = x.unfolded(range(len(x.shape)))
-        picked = np.broadcast_to(frames, x.shape).reshape(-1)[op.index.numpy()]  # type: ignore[attr-defined]
+        assert isinstance(op, ir.Select)
+        frames = np.broadcast_to(x.unfolded(range(len(x.shape))), x.shape)
+        picked = frames.reshape(-1)[op.index.numpy()]
         return Layout.of(out, picked.reshape(out.shape), ())
 
     def _concat(self, op: ir.Concat, out: IndexArray) -> Layout:
@@ -307,13 +305,15 @@ class Layouts:
         if one_after_another:
             spread = []
             for p in parts:
-                frames = p.unfolded([axis, *others])[1]
+                frames = p.unfolded([axis, *others])
                 sizes = [out.ids.shape[a] for a in range(rank)]
                 sizes[axis] = p.shape[axis]
                 spread.append(np.broadcast_to(folded(frames, _still(sizes)), sizes))
             return Layout.of(out, np.concatenate(spread, axis=axis), copies)
-        frames = mixed(*(folded(p.unfolded(others)[1], (axis,)) for p in parts))
-        return Layout.of(out, mixed(frames, colour("concat", tuple(p.shape[axis] for p in parts))), copies)
+        frames = mixed(*(folded(p.unfolded(others), (axis,)) for p in parts))
+        return Layout.of(
+            out, mixed(frames, colour("concat", tuple(p.shape[axis] for p in parts))), copies
+        )
 
 
 def _still(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -328,7 +328,9 @@ def _constant(contents: np.ndarray, out: IndexArray) -> Layout:
     numbers = np.unique(contents, return_inverse=True)[1].reshape(out.shape)
     varied = IndexArray.of(numbers, out.shape).ids
     values = contents.astype(np.uint64) if contents.dtype == np.uint64 else numbers
-    frames = mixed(IndexArray.of(values.reshape(out.shape), out.shape).ids, colour(contents.tobytes()))
+    frames = mixed(
+        IndexArray.of(values.reshape(out.shape), out.shape).ids, colour(contents.tobytes())
+    )
     copies = frozenset(a for a, n in enumerate(varied.shape) if n == 1)
     return Layout(tuple(out.shape), out.ids, frames, copies, constant=True)
 
@@ -372,10 +374,13 @@ def _reshape(x: Layout, out: IndexArray) -> Layout:
             sizes += [1] * len(new)
             if all(a in x.copies for a in old):
                 copies += new
-            elif [x.shape[a] for a in old if x.shape[a] > 1] != [out.shape[a] for a in new if out.shape[a] > 1]:
+            elif [x.shape[a] for a in old if x.shape[a] > 1] != [
+                out.shape[a] for a in new if out.shape[a] > 1
+            ]:
                 moves.append((tuple(x.shape[a] for a in old), tuple(out.shape[a] for a in new)))
-    ids, frames = x.unfolded(apart)
-    frames = np.broadcast_to(frames, [n if a in apart else 1 for a, n in enumerate(x.shape)])
+    frames = np.broadcast_to(
+        x.unfolded(apart), [n if a in apart else 1 for a, n in enumerate(x.shape)]
+    )
     if moves:
         frames = mixed(frames, colour("reshape", moves))
     return Layout.of(out, frames.reshape(sizes), copies)

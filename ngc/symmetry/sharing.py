@@ -17,10 +17,12 @@ from scipy.sparse.csgraph import connected_components
 
 from ngc.ir.slots import FIRST_SLOT, Slots
 from ngc.passes.wire import Scalars, Wires, Wiring
-from ngc.symmetry.hashing import mixed, summed
+from ngc.symmetry.hashing import colour, mixed, summed
 from ngc.symmetry.structure import Builder
 
-Part = tuple[object, np.ndarray, np.ndarray]  # (kind of slice, points, address of the slice of each)
+Part = tuple[
+    object, np.ndarray, np.ndarray
+]  # (kind of slice, points, address of the slice of each)
 
 
 @dataclass(eq=False)
@@ -67,7 +69,9 @@ def relate_shared_slots(wiring: Wiring, builder: Builder) -> None:
 
 def _use(number: int, reader: Wires | Scalars) -> Use | None:
     if isinstance(reader, Scalars):
-        return _diagonal_use(number, reader.neurons, reader.slots, reader.slots, (), [reader.neurons])
+        return _diagonal_use(
+            number, reader.neurons, reader.slots, reader.slots, (), [reader.neurons]
+        )
     slots = reader.slots
     if slots.entries is None and not any(slots.strides) and slots.offset < FIRST_SLOT:
         return None
@@ -79,12 +83,17 @@ def _use(number: int, reader: Wires | Scalars) -> Use | None:
             rest = ((slots.strides[3], k),) if slots.strides[3] else ()
             return _diagonal_use(number, reader.dst[:, 0], address, slots, rest, points)
         if k == 1:
-            return _diagonal_use(number, reader.dst[:, 0], slots.numpy().reshape(-1), slots, (), points)
+            return _diagonal_use(
+                number, reader.dst[:, 0], slots.numpy().reshape(-1), slots, (), points
+            )
+        return _tabled_use(number, reader, points)
     if slots.entries is None and _injective(slots):
         return _strided_use(number, reader, points)
     numbers = slots.numpy()
     distinct = len(np.unique(numbers)) == numbers.size and int(numbers.min()) >= FIRST_SLOT
-    return Use(number, int(numbers.min()), int(numbers.max()), slots, None, [], not distinct, points)
+    return Use(
+        number, int(numbers.min()), int(numbers.max()), slots, None, [], not distinct, points
+    )
 
 
 def _diagonal_use(
@@ -106,6 +115,20 @@ def _diagonal_use(
     pattern = ("diagonal", rest) if regular else None
     parts: list[Part] = [(rest, neurons, address)]
     return Use(number, low, high, slots, pattern, parts, len(distinct) < len(address), points)
+
+
+def _tabled_use(number: int, wires: Wires, points: list[np.ndarray]) -> Use:
+    """One row of slots per neuron, written out; rows must be equal or have nothing in common."""
+    rows = wires.slots.numpy().reshape(len(wires.dst), -1)
+    distinct = np.unique(rows, axis=0)
+    regular = len(np.unique(distinct)) == distinct.size and int(distinct.min()) >= FIRST_SLOT
+    kind = colour(distinct.tobytes())
+    pattern = ("diagonal", kind) if regular else None
+    parts: list[Part] = [(kind, wires.dst[:, 0], rows[:, 0])]
+    repeats = len(distinct) < len(rows) or not regular
+    return Use(
+        number, int(rows.min()), int(rows.max()), wires.slots, pattern, parts, repeats, points
+    )
 
 
 def _strided_use(number: int, wires: Wires, points: list[np.ndarray]) -> Use:
@@ -154,7 +177,9 @@ def _clusters(uses: Sequence[Use]) -> list[list[Use]]:
 def _joint(cluster: list[Use]) -> list[list[Use]]:
     """Those of a cluster that really read the same slots, slot by slot where it is not plain."""
     first = cluster[0]
-    if len(cluster) == 1 or (first.pattern is not None and all(u.pattern == first.pattern for u in cluster)):
+    if len(cluster) == 1 or (
+        first.pattern is not None and all(u.pattern == first.pattern for u in cluster)
+    ):
         return [cluster]
     low = min(u.lowest for u in cluster)
     owner = np.full(max(u.highest for u in cluster) - low + 1, -1, dtype=np.int32)
@@ -176,7 +201,9 @@ def _relate(uses: list[Use], builder: Builder) -> None:
     kinds: dict[object, list[tuple[int, int, np.ndarray, np.ndarray]]] = {}
     for use in uses:
         for side, (kind, points, address) in enumerate(use.parts):
-            kinds.setdefault(kind, []).append((use.number, side, points.reshape(-1), address.reshape(-1)))
+            kinds.setdefault(kind, []).append(
+                (use.number, side, points.reshape(-1), address.reshape(-1))
+            )
     for users in kinds.values():
         distinct, inverse = np.unique(np.concatenate([u[3] for u in users]), return_inverse=True)
         slices = builder.points(len(distinct))
@@ -193,12 +220,18 @@ def _by_pattern(reader: Wires | Scalars, use: Use, builder: Builder) -> None:
         builder.fix(reader.neurons)
         return
     numbers = use.numbers()
-    g, o, i, k = numbers.shape
-    for order, moving, still in (((0, 1, 2, 3), reader.dst, reader.src), ((0, 2, 1, 3), reader.src, reader.dst)):
+    for order, moving, still in (
+        ((0, 1, 2, 3), reader.dst, reader.src),
+        ((0, 2, 1, 3), reader.src, reader.dst),
+    ):
         rows = numbers.transpose(order).reshape(moving.size, -1)
         flat = np.sort(mixed(rows.reshape(-1), np.repeat(np.arange(moving.size), rows.shape[1])))
         num_pairs = 1 + int((flat[1:] != flat[:-1]).sum())
-        if num_pairs == len(np.unique(numbers)) and numbers.min() >= FIRST_SLOT and g == 1:
+        if (
+            num_pairs == len(np.unique(numbers))
+            and numbers.min() >= FIRST_SLOT
+            and len(numbers) == 1
+        ):
             builder.fix(still)
             builder.mark(moving.reshape(-1), _first_places(rows))
             return

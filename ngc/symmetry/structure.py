@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ngc.symmetry.hashing import colour, mixed, summed
 
+Relation = tuple[np.ndarray, np.ndarray, np.ndarray]  # a - b, with a label
 
 MAX_ROUNDS = 12  # of telling apart the members of a unit
 
@@ -52,7 +53,7 @@ class Structure:
         return result[: self.num_neurons]
 
     def units_of(self, permutation: np.ndarray) -> np.ndarray | None:
-        """Where the units go under a permutation of neurons, if it is a symmetry of the structure."""
+        """Where the units go under a permutation of neurons, if it keeps the structure."""
         target = np.full(self.num_units, -1, dtype=np.int64)
         target[self.unit[: self.num_neurons]] = self.unit[permutation]
         self._place_abstract(target)
@@ -71,8 +72,9 @@ class Structure:
             return
 
         def signature(image: np.ndarray) -> np.ndarray:
-            out = summed(self.a, mixed(image[self.b], self.label, 1), self.num_units)
-            return mixed(self.colours, out + summed(self.b, mixed(image[self.a], self.label, 2), self.num_units))[loose]
+            a = summed(self.a, mixed(image[self.b], self.label, 1), self.num_units)
+            b = summed(self.b, mixed(image[self.a], self.label, 2), self.num_units)
+            return mixed(self.colours, a, b)[loose]
 
         image = np.where(target < 0, 0, target)
         still = np.arange(self.num_units)
@@ -119,11 +121,12 @@ class Builder:
     def build(self) -> Structure:
         births = np.concatenate(self._births)
         own = self._own_colours(births)
-        paired, left = [], []
-        for a, b, label in self._relations:
+        paired: list[Relation] = []
+        left: list[Relation] = []
+        for a, b, name in self._relations:
             single = (np.bincount(a)[a] == 1) & (np.bincount(b)[b] == 1)
-            paired.append((a[single], b[single], np.full(int(single.sum()), label)))
-            left.append((a[~single], b[~single], np.full(int((~single).sum()), label)))
+            paired.append((a[single], b[single], np.full(int(single.sum()), name)))
+            left.append((a[~single], b[~single], np.full(int((~single).sum()), name)))
         pairs, rest = _joined(paired), _joined(left)
         unit = _components(self.num_points, *pairs[:2])
         for _ in range(MAX_ROUNDS):
@@ -150,7 +153,15 @@ class Builder:
         colours += summed(a[inner], mixed(label[inner], 4), num_units)
         starts = np.r_[0, np.cumsum(np.bincount(unit, minlength=num_units))]
         return Structure(
-            self.num_neurons, unit, births, colours, a[~inner], b[~inner], label[~inner], members, starts
+            self.num_neurons,
+            unit,
+            births,
+            colours,
+            a[~inner],
+            b[~inner],
+            label[~inner],
+            members,
+            starts,
         )
 
     def _own_colours(self, births: np.ndarray) -> np.ndarray:
@@ -167,10 +178,14 @@ class Builder:
     def _ends(self, own: np.ndarray) -> np.ndarray:
         a, b, label = _joined([(a, b, np.full(len(a), label)) for a, b, label in self._relations])
         ends = np.concatenate([a, b])
-        return summed(ends, np.concatenate([mixed(label, own[b], 1), mixed(label, own[a], 2)]), self.num_points)
+        return summed(
+            ends,
+            np.concatenate([mixed(label, own[b], 1), mixed(label, own[a], 2)]),
+            self.num_points,
+        )
 
 
-def _joined(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _joined(parts: list[Relation]) -> Relation:
     """Relations one after another."""
     if not parts:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64)

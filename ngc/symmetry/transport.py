@@ -33,14 +33,15 @@ def slot_permutation(wiring: Wiring, permutation: np.ndarray) -> np.ndarray:
     """
     num_slots = wiring.program.num_slots
     dtype = np.int32 if num_slots < 2**31 else np.int64
-    target = np.full(num_slots, -1, dtype=dtype)
+    target: np.ndarray = np.full(num_slots, -1, dtype=dtype)
     target[:FIRST_SLOT] = np.arange(FIRST_SLOT)
     for wires in wiring.wires:
         slots = wires.slots
         if slots.entries is None and not any(slots.strides) and slots.offset < FIRST_SLOT:
             continue
+        once = slots.entries is None and all(t for t, n in zip(slots.strides, slots.shape) if n > 1)
         for here, there in _moved_slots(wires, permutation):
-            _write(target, here, there, f"{wires.kind} of {_name(wiring, wires.op)}")
+            _write(target, here, there, f"{wires.kind} of {_name(wiring, wires.op)}", once)
     place = np.full(wiring.num_neurons, -1, dtype=np.int64)
     for scalars in wiring.scalars:
         place[scalars.neurons] = np.arange(len(scalars.neurons))
@@ -49,8 +50,7 @@ def slot_permutation(wiring: Wiring, permutation: np.ndarray) -> np.ndarray:
         assert (image >= 0).all(), f"{name}: a neuron goes outside"
         _write(target, scalars.slots, scalars.slots[image], name)
         place[scalars.neurons] = -1
-    rest = target < 0
-    target[rest] = np.flatnonzero(rest)
+    target = np.where(target < 0, np.arange(num_slots, dtype=dtype), target)
     reached = np.zeros(num_slots, dtype=bool)
     reached[target] = True
     assert reached.all(), "two slots go to one"
@@ -61,11 +61,14 @@ def _name(wiring: Wiring, number: int) -> str:
     return wiring.program.ops[number].out.name
 
 
-def _write(target: np.ndarray, here: np.ndarray, there: np.ndarray, name: str) -> None:
+def _write(
+    target: np.ndarray, here: np.ndarray, there: np.ndarray, name: str, once: bool = False
+) -> None:
+    """``once``: no slot stands twice in ``here``."""
     known = target[here]
     assert ((known < 0) | (known == there)).all(), f"{name}: a slot goes to two places"
     target[here] = there
-    assert (target[here] == there).all(), f"{name}: a slot goes to two places"
+    assert once or (target[here] == there).all(), f"{name}: a slot goes to two places"
 
 
 def _moved_slots(wires: Wires, permutation: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -103,7 +106,11 @@ def _moved_slots(wires: Wires, permutation: np.ndarray) -> Iterator[tuple[np.nda
             targets = np.arange(start, min(start + step, o))[None]
             yield (
                 address(rows[row : row + 1], targets, np.arange(i)[None]),
-                address(new_g[row : row + 1], new_o[row : row + 1, start : start + step], new_i[row : row + 1]),
+                address(
+                    new_g[row : row + 1],
+                    new_o[row : row + 1, start : start + step],
+                    new_i[row : row + 1],
+                ),
             )
 
 
