@@ -31,7 +31,7 @@ from ngc.errors import ModelError, ShapeError
 from ngc.frontends.dims import sample_shapes
 from ngc.frontends.onnx import Source, load
 from ngc.ir.program import Program
-from ngc.ir.text import print_program
+from ngc.ir.text import structure_hash
 from ngc.options import Options
 from ngc.passes.graph.pipeline import build_graph
 from ngc.passes.lower.driver import Lowered, lower
@@ -134,7 +134,7 @@ def simplify(program: Program, after: str = "") -> Program:
 
 def make_plan(program: Program, options: Options, budget: Budget = DEFAULT) -> Plan:
     """The plan of a program; one of the same structure and options is built once."""
-    text = f"{print_program(program)}\n{options}\n{budget.max_elements}"
+    text = f"{structure_hash(program)}\n{options}\n{budget.max_elements}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:32]
     if digest not in _PLANS:
         wiring = wire(program, options.input_axes)
@@ -145,24 +145,18 @@ def make_plan(program: Program, options: Options, budget: Budget = DEFAULT) -> P
 
 def cover(compilation: Compilation) -> Coverage:
     """The coverage report of a compilation."""
-    floating = {
-        name: tuple(value.const_value.shape.numpy())
-        for name, value in compilation.source.model.graph.initializers.items()
-        if value.const_value is not None and value.const_value.dtype.is_floating_point()
-    }
-    reads = {
-        value.name
-        for node in compilation.source.model.graph
-        for value in node.inputs
-        if value is not None
-    }
+    source = compilation.source
+    original = source.original if source.original is not None else source.proto
+    floating = {name: tuple(t.dims) for name, t in _floats(original).items()}
+    reads = {name for node in original.graph.node for name in node.input}
     reasons = {
         name: "a constant of the operators that read it (bound, epsilon, exponent or scale)"
         if name in reads
         else "no operator reads it"
         for name in floating
     }
-    return coverage(compilation.program, compilation.plan.covered(), floating, reasons)
+    on_graph = compilation.plan.covered()
+    return coverage(compilation.program, on_graph, floating, reasons, source.folded)
 
 
 # --- plans of architectures seen before ---------------------------------------------------------
@@ -195,12 +189,12 @@ class _Seen:
     notes: tuple[str, ...]
 
 
-def _floats(source: Source) -> dict[str, onnx.TensorProto]:
+def _floats(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     floating = (
         onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE,
         onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16,
     )  # fmt: skip
-    return {t.name: t for t in source.proto.graph.initializer if t.data_type in floating}
+    return {t.name: t for t in proto.graph.initializer if t.data_type in floating}
 
 
 def _structure_key(
@@ -212,7 +206,7 @@ def _structure_key(
     """Hash of everything in the model but the contents of floating-point initializers."""
     digest = hashlib.sha256(repr((options, shapes, dims)).encode())
     graph = source.proto.graph
-    floats = _floats(source)
+    floats = _floats(source.proto)
     for opset in source.proto.opset_import:
         digest.update(opset.SerializeToString(deterministic=True))
     for part in (graph.input, graph.output, graph.node, source.proto.functions):
@@ -238,7 +232,7 @@ def _contents(tensors: Mapping[str, onnx.TensorProto], names: set[str]) -> str:
 def _remember(
     key: str, source: Source, normal: Source, lowered: Lowered, result: Compilation
 ) -> None:
-    floats = _floats(source)
+    floats = _floats(source.proto)
     names = {param.name for param in result.program.params}
     if normal is not source or not names <= floats.keys():
         return  # parameters that were computed have to be computed again
@@ -250,7 +244,7 @@ def _known_plan(key: str, source: Source, max_elements: int) -> Compilation | No
     seen = _SEEN.get(key)
     if seen is None:
         return None
-    floats = _floats(source)
+    floats = _floats(source.proto)
     names = [param.name for param in seen.program.params]
     if _contents(floats, floats.keys() - set(names)) != seen.others:
         return None

@@ -44,17 +44,20 @@ def coverage(
     on_graph: np.ndarray,
     initializers: Mapping[str, tuple[int, ...]],
     reasons: Mapping[str, str],
+    folded: Mapping[str, tuple[str, ...]],
 ) -> Coverage:
     """``on_graph`` [slots]: which entries are on a node or edge; ``initializers``: shapes of the
-    floating-point tensors of the source; ``reasons``: why one that is no parameter is not."""
+    floating-point tensors of the source; ``reasons``: why one that is no parameter is not;
+    ``folded``: parameters changed before lowering, and what each was computed from."""
     fates: list[Fate] = []
     derived: dict[str, list[str]] = {}
     for param in program.params:
-        for source in param.derived:
+        sources = param.derived or folded.get(param.name, ())
+        for source in sources:
             derived.setdefault(source, []).append(param.name)
         found = on_graph[param.offset : param.offset + param.size]
         if found.all():
-            reason = f"computed from {', '.join(param.derived)}" if param.derived else ""
+            reason = f"computed from {', '.join(sources)}" if sources else ""
             fates.append(Fate(param.name, param.shape, ON_GRAPH, reason))
         else:
             missing = int((~found).sum())

@@ -100,9 +100,11 @@ class _Proof:
 
     def run(self) -> Verification:
         own = self.run_oracle(self.source)
+        original = self.c.source.original
+        untouched = own if original is None else self.run_oracle(original)
         other = self.run_oracle(self.written(self.other))
         checks = (
-            self.faithful(own, other),
+            self.faithful(untouched, other),
             self.lossless(own),
             self.symmetric(other),
             self.complete(),
