@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir
+import onnxruntime
 import torch
 from onnx import helper, numpy_helper
 
@@ -38,6 +39,7 @@ class Case:
 
     lowered: Lowered
     feeds: dict[str, np.ndarray]
+    model: onnx.ModelProto
 
     @property
     def ops(self) -> list[ir.Op]:
@@ -58,6 +60,23 @@ class Case:
         feeds = {name: torch.from_numpy(np.array(array)) for name, array in self.feeds.items()}
         outputs = Executor(program)(pack(program, self.lowered.arrays), feeds)
         return [outputs[name].numpy() for name, _ in program.outputs]
+
+    def oracle(self) -> list[np.ndarray]:
+        """What onnxruntime computes, unoptimised."""
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            self.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return session.run(None, self.feeds)
+
+    def agrees(self, tolerance: float = 1e-5) -> Case:
+        """Checks that the program computes what onnxruntime does; returns itself."""
+        for found, expected in zip(self.run(), self.oracle(), strict=True):
+            assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+            np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+        return self
 
 
 def x(*shape: int, dtype: str = "float32") -> Given:
@@ -123,7 +142,17 @@ def build(
     graph = helper.make_graph(nodes, "one", inputs, ends, weights)
     opsets = {"": opset, **(domains or {})}
     imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
-    model = helper.make_model(graph, opset_imports=imports)
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
     lowered = lower(onnx_ir.serde.deserialize_model(model), {n: a.shape for n, a in feeds.items()})
     check(lowered.program)
-    return Case(lowered, feeds)
+    return Case(lowered, feeds, model)
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    """Normal random numbers."""
+    return np.random.default_rng((seed, *shape)).standard_normal(shape).astype(np.float32)
+
+
+def given(*shape: int, seed: int = 1) -> Given:
+    """A network input of normal random numbers."""
+    return Given(noise(*shape, seed=seed))
