@@ -71,9 +71,9 @@ def einsum(b: Builder, node: onnx_ir.Node, *operands: Operand) -> Operand:
         # An operand that shares a letter, if there is one: no outer products on the way.
         linked = (k for k, pair in enumerate(left) if set(pair[1]) & set(letters))
         other = left.pop(next(linked, 0))
-        wanted = set(out).union(*(set(pair[1]) for pair in left))
-        x, letters = _pair(b, (x, letters), other, wanted)
-    x, letters = _summed(b, x, letters, set(out))
+        wanted = dict.fromkeys(out + "".join(pair[1] for pair in left))
+        x, letters = _pair(b, (x, letters), other, "".join(wanted))
+    x, letters = _summed(b, x, letters, out)
     return b.transpose(x, [letters.index(letter) for letter in out])
 
 
@@ -138,21 +138,22 @@ def _squeezed(b: Builder, x: Operand, letters: str, sizes: dict[str, int]) -> tu
 
 
 def _pair(
-    b: Builder, first: tuple[Operand, str], second: tuple[Operand, str], wanted: set[str]
+    b: Builder, first: tuple[Operand, str], second: tuple[Operand, str], wanted: str
 ) -> tuple[Operand, str]:
-    """Two operands become one, which keeps the wanted letters."""
+    """Two operands become one, which keeps the wanted letters, in that order."""
     (x, left), (y, right) = first, second
-    x, left = _summed(b, x, left, wanted | set(right))
-    y, right = _summed(b, y, right, wanted | set(left))
+    x, left = _summed(b, x, left, wanted + right)
+    y, right = _summed(b, y, right, wanted + left)
     # A letter of a known operand alone stays in the product and is summed after it.
     alone = set(left) ^ set(right)
-    out = "".join(c for c in dict.fromkeys(left + right) if c in wanted or c in alone)
+    kept = [c for c in wanted if c in left or c in right]
+    out = "".join(kept + [c for c in left + right if c in alone and c not in wanted])
     if isinstance(x, Known) and isinstance(y, Known):
         raise AssertionError("an equation of constants is evaluated before rules see it")
     return _summed(b, contract(b, x, y, f"{left},{right}->{out}"), out, wanted)
 
 
-def _summed(b: Builder, x: Operand, letters: str, wanted: set[str]) -> tuple[Operand, str]:
+def _summed(b: Builder, x: Operand, letters: str, wanted: str) -> tuple[Operand, str]:
     """A value without the letters that nothing else wants."""
     axes = tuple(k for k, letter in enumerate(letters) if letter not in wanted)
     if not axes or isinstance(x, Known):
