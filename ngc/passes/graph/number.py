@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ngc.ir.graph import NODE_ROLES, Graph, NodeGroup
+from ngc.ir.graph import NODE_KINDS, NODE_ROLES, Graph, NodeGroup
 from ngc.ir.program import Program
 from ngc.passes.graph.base import GraphPass
 
@@ -62,10 +62,18 @@ def _groups(nodes: object, program: Program) -> tuple[NodeGroup, ...]:
         return ()
     starts = np.flatnonzero(np.r_[True, (table[1:] != table[:-1]).any(axis=1)])
     stops = np.r_[starts[1:], len(table)]
-    return tuple(
-        NodeGroup(program.ops[int(table[a, 0])].out.name, int(a), int(b - a))
-        for a, b in zip(starts, stops)
-    )
+    groups: dict[str, NodeGroup] = {}
+    for a, b in zip(starts.tolist(), stops.tolist()):
+        # Neurons of one operation can be of several kinds: ``h``, ``h.flatten``, ``h.flatten.1``.
+        base = name = program.ops[int(table[a, 0])].out.name
+        if name in groups:
+            base = name = f"{name}.{NODE_KINDS[int(table[a, 1])]}"
+        k = 0
+        while name in groups:
+            k += 1
+            name = f"{base}.{k}"
+        groups[name] = NodeGroup(name, a, b - a)
+    return tuple(groups.values())
 
 
 @dataclass(frozen=True)
