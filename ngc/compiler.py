@@ -29,8 +29,9 @@ from ngc.budget import DEFAULT, Budget
 from ngc.coverage import Coverage, coverage
 from ngc.errors import ModelError, ShapeError
 from ngc.frontends.dims import sample_shapes
-from ngc.frontends.onnx import Source, load
+from ngc.frontends.onnx import load
 from ngc.ir.program import Program
+from ngc.ir.source import Source
 from ngc.ir.text import structure_hash
 from ngc.options import Options
 from ngc.passes.graph.pipeline import build_graph

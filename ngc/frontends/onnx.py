@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -14,6 +12,7 @@ from ngc.errors import ModelError, NgcError
 from ngc.frontends import onnx_files
 from ngc.frontends.onnx_functions import check_calls
 from ngc.frontends.onnx_graphs import GraphCheck
+from ngc.ir.source import Source
 
 OPSETS = range(6, 25)
 IR_VERSIONS = range(3, onnx.IR_VERSION + 1)
@@ -23,22 +22,6 @@ FAULTS = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
     NotImplementedError, RuntimeError, RecursionError, MemoryError,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """A model that was read: self-contained (no external data), checked, nodes in order.
-
-    ``model`` shares its tensors with ``proto``. Where normalising changed weights, ``folded`` says
-    which tensors of ``original`` each changed tensor was computed from.
-    """
-
-    proto: onnx.ModelProto
-    model: onnx_ir.Model
-    name: str
-    notes: tuple[str, ...] = ()
-    folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    original: onnx.ModelProto | None = None
 
 
 def load(

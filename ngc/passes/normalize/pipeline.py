@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import onnx_ir
 
-from ngc.frontends.onnx import Source
+from ngc.ir.source import Source
 from ngc.options import Options
 from ngc.passes.normalize.fold_batch_norm import fold_batch_norm
 from ngc.passes.normalize.inline_functions import inline_functions
