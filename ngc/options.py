@@ -36,7 +36,8 @@ class Options:
     reverse: ``none``, ``append`` (reversed edges with the same features) or ``features`` (both
         directions, each with own weight, opposite weight and their sum).
     pos: position ids per ``layer`` (inputs and outputs one each), or ``none``.
-    storage: kernels ``padded`` to one width, ``ragged``, or ``auto`` (padded while it is small).
+    storage: kernels ``padded`` to one width, ``ragged``, or ``auto`` (padded while it is small,
+        and wherever ``kernel`` is given or ``reverse`` is ``features``).
     input_axes: axes of an input that carry its neurons, where ngc's own choice is not wanted.
     """
 
@@ -56,6 +57,8 @@ class Options:
             value = getattr(self, name)
             if value not in allowed:
                 raise OptionError(f"{name} cannot be {value!r}", hint=f"one of {', '.join(allowed)}")
+        if self.reverse == "features" and self.storage == "ragged":
+            raise OptionError("reverse=features needs padded kernels", hint="storage=padded")
         if self.kernel is not None and (not self.kernel or any(n < 1 for n in self.kernel)):
             raise OptionError(f"kernel cannot be {self.kernel!r}", hint="sizes like 7x7")
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from ngc.ir.graph import Graph
 from ngc.ir.program import Program
 from ngc.options import Options
+from ngc.passes.graph.activation import MergeActivation
 from ngc.passes.graph.base import GraphPass
 from ngc.passes.graph.emit import emit
 from ngc.passes.graph.flatten import Flatten
 from ngc.passes.graph.kernel import KernelPadding
-from ngc.passes.graph.merge import (
-    MergeActivation,
-    MergeAffine,
-    MergeBias,
-    MergeNormScale,
-    MergePool,
-    Residual,
-)
-from ngc.passes.graph.number import Number, Positions
+from ngc.passes.graph.merge_affine_nodes import MergeAffineNodes
+from ngc.passes.graph.merge_bias import MergeBias
+from ngc.passes.graph.merge_norm_scale import MergeNormScale
+from ngc.passes.graph.merge_pool import MergePool
+from ngc.passes.graph.number import Number
+from ngc.passes.graph.positions import Positions
+from ngc.passes.graph.residual import Residual
 from ngc.passes.graph.reverse import Reverse
 from ngc.passes.wire import Wiring
 
@@ -28,7 +27,7 @@ AUTO_PADDED_ENTRIES = 20_000_000
 def graph_passes(program: Program, options: Options, max_taps: int) -> list[GraphPass]:
     """The pipeline after ``emit``; its order is explained in docs/architecture.md."""
     passes: list[GraphPass] = [
-        MergeAffine(program),
+        MergeAffineNodes(program),
         MergeNormScale(program),
         MergeBias(program),
     ]
@@ -57,7 +56,7 @@ def build_graph(wiring: Wiring, options: Options, max_taps: int = 2**28, after: 
     width = padded.layout.width * directions
     if options.storage == "ragged":
         return graph
-    if options.storage == "auto" and options.kernel is None:
-        if graph.num_edges * width > AUTO_PADDED_ENTRIES:
-            return graph
+    chosen = options.storage == "padded" or options.kernel is not None or directions > 1
+    if not chosen and graph.num_edges * width > AUTO_PADDED_ENTRIES:
+        return graph
     return padded
