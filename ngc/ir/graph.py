@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -115,6 +115,10 @@ class EdgeBlock:
         pair = (dst, src) if self.reverse else (src, dst)
         return np.stack(pair)
 
+    def renumbered(self, number: np.ndarray) -> EdgeBlock:
+        """The block between the nodes ``number[src]`` and ``number[dst]``."""
+        return replace(self, src=number[self.src], dst=number[self.dst])
+
     def pick(self, groups: np.ndarray) -> EdgeBlock:
         """The block with only some of its groups."""
         return replace(
@@ -167,11 +171,9 @@ class Graph:
     name: str
     nodes: Nodes
     blocks: tuple[EdgeBlock, ...]
-    node_of: np.ndarray  # [granular neurons]: the node each has been merged into, -1 if dropped
     groups: tuple[NodeGroup, ...] = ()
     layout: Layout | None = None
     reverse: str = "none"
-    _cache: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def num_nodes(self) -> int:

@@ -65,7 +65,7 @@ def emit(wiring: Wiring) -> Graph:
         for w in wiring.wires
     )
     assert all(block.kind in EDGE_KINDS for block in blocks), {b.kind for b in blocks}
-    return Graph(wiring.program.name, nodes, blocks, np.arange(count))
+    return Graph(wiring.program.name, nodes, blocks)
 
 
 def _kind(op: ir.Op) -> str:
@@ -80,7 +80,7 @@ def _kind(op: ir.Op) -> str:
             return "norm"
         case ir.Contract():
             return "product"
-        case ir.Reduce(fn="max") | ir.Reduce(fn="min") | ir.Reduce():
+        case ir.Reduce():
             return "reduce"
         case ir.Gather():
             return "gather"

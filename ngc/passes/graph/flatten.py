@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from ngc.errors import BudgetError
-from ngc.ir.graph import NO_SCALAR, NODE_KINDS, EdgeBlock, Graph, Nodes, category
+from ngc.ir.graph import NO_SCALAR, NODE_KINDS, NODE_ROLES, EdgeBlock, Graph, Nodes
+from ngc.ir.slots import ONE, Slots
 from ngc.passes.graph.base import GraphPass
 
 FLATTENED = "linear_positions"
@@ -38,77 +38,86 @@ class _Rewrite:
     def __init__(self, graph: Graph, strategy: str, max_taps: int) -> None:
         self.graph, self.strategy, self.max_taps = graph, strategy, max_taps
         self.nodes = graph.nodes
+        self.blocks: list[EdgeBlock] = []  # those done
         self.copies: dict[tuple[int, int], int] = {}  # (node, positions) -> first of its copies
-        self.new_blocks: list[EdgeBlock] = []
-        self.copied: set[int] = set()
+        self.copied: set[int] = set()  # nodes whose incoming edges have been copied
 
     def run(self) -> Graph:
-        blocks = [self.flattened(b) if b.kind == FLATTENED else b for b in self.graph.blocks]
-        graph = replace(self.graph, nodes=self.nodes, blocks=(*blocks, *self.new_blocks))
+        # In order: edges into a node are done before it is flattened itself.
+        for block in self.graph.in_order():
+            self.blocks.append(self.flattened(block) if block.kind == FLATTENED else block)
+        graph = replace(self.graph, nodes=self.nodes, blocks=tuple(self.blocks))
         return drop_unread(graph, self.copied)
 
     def flattened(self, block: EdgeBlock) -> EdgeBlock:
-        taps = block.taps
-        g, o, i = block.dst.shape[0], block.dst.shape[1], block.src.shape[1]
-        wanted = np.unique(block.src)
-        missing = np.array([n for n in wanted.tolist() if (n, taps) not in self.copies], dtype=int)
-        if len(missing):
-            inputs = self.graph.nodes.kind[missing] == category(NODE_KINDS, "input")
-            # The inputs of the network stay as many as they are.
-            virtual = np.ones_like(inputs) if self.strategy == "virtual" else inputs
-            self.add(missing[virtual], block, self.link)
-            self.add(missing[~virtual], block, self.copy_edges)
-        first = np.vectorize(lambda n: self.copies[n, taps], otypes=[np.int64])(block.src)
-        src = (first[:, :, None] + np.arange(taps)).reshape(g, i * taps)
+        (g, o), i, taps = block.dst.shape, block.src.shape[1], block.taps
+        missing = [n for n in np.unique(block.src).tolist() if (n, taps) not in self.copies]
+        nodes = np.array(missing, dtype=np.int64)
+        # The inputs of the network stay as many as they are.
+        linked = self.nodes.kind[nodes] == NODE_KINDS.index("input")
+        if self.strategy == "virtual":
+            linked[:] = True
+        self.link(nodes[linked], block)
+        self.repeat(nodes[~linked], block)
+        first = np.array([self.copies[n, taps] for n in block.src.reshape(-1).tolist()])
+        src = (first.reshape(g, i, 1) + np.arange(taps)).reshape(g, i * taps)
         slots = block.slots.reshape((g, o, i * taps, 1))
         return replace(block, kind="linear", src=src, slots=slots, kernel=())
 
-    def add(
-        self, nodes: np.ndarray, block: EdgeBlock, connect: Callable[[np.ndarray, np.ndarray], None]
-    ) -> None:
-        """Copies of nodes, ``taps`` of each, and their incoming edges."""
+    def add(self, rows: Nodes, nodes: np.ndarray, block: EdgeBlock) -> np.ndarray:
+        """Put ``taps`` copies of each node into the table; their numbers [nodes, taps]."""
+        taps, start = block.taps, len(self.nodes)
+        place = np.tile(np.arange(taps), len(nodes))
+        width = block.kernel[-1]
+        rows.place[:] = np.stack([place // width, place % width], axis=1)
+        self.nodes = self.nodes.joined(rows)
+        self.copies |= {(n, taps): start + k * taps for k, n in enumerate(nodes.tolist())}
+        return start + np.arange(len(rows)).reshape(len(nodes), taps)
+
+    def link(self, nodes: np.ndarray, block: EdgeBlock) -> None:
+        """Copies that only pass a value on, with an edge of weight one from their node."""
         if len(nodes) == 0:
             return
-        taps, start = block.taps, len(self.nodes)
-        rows = self.nodes.take(np.repeat(nodes, taps))
-        width = block.kernel[-1] if block.kernel else 1
-        place = np.tile(np.arange(taps), len(nodes))
-        rows.place[:] = np.stack([place // width, place % width], axis=1)
-        if connect == self.link:
-            rows = _bare(rows)
-        self.nodes = self.nodes.joined(rows)
-        for k, node in enumerate(nodes.tolist()):
-            self.copies[node, taps] = start + k * taps
-        connect(nodes, start + np.arange(len(nodes) * taps).reshape(len(nodes), taps))
+        rows = self.nodes.take(np.repeat(nodes, block.taps))
+        rows.kind[:] = NODE_KINDS.index("flatten")
+        rows.role[:] = NODE_ROLES.index("hidden")
+        rows.activation[:], rows.pool[:], rows.scalars[:] = 0, 0, NO_SCALAR
+        copies = self.add(rows, nodes, block)
+        slots = Slots.constant((*copies.shape, 1, 1), ONE)
+        name = f"{block.name}/flatten"
+        self.blocks.append(EdgeBlock(name, block.op, "flatten", nodes[:, None], copies, slots, ()))
 
-    def link(self, nodes: np.ndarray, copies: np.ndarray) -> None:
-        from ngc.ir.slots import ONE, Slots
-
-        slots = Slots.constant((len(nodes), copies.shape[1], 1, 1), ONE)
-        op = int(self.nodes.op[nodes].max())
-        self.new_blocks.append(
-            EdgeBlock("flatten", op, "flatten", nodes[:, None], copies, slots, ())
-        )
-
-    def copy_edges(self, nodes: np.ndarray, copies: np.ndarray) -> None:
+    def repeat(self, nodes: np.ndarray, block: EdgeBlock) -> None:
+        """Copies with the incoming edges of their node."""
+        if len(nodes) == 0:
+            return
+        rows = self.nodes.take(np.repeat(nodes, block.taps))
+        rows.role[rows.role == NODE_ROLES.index("output")] = NODE_ROLES.index("hidden")
+        copies = self.add(rows, nodes, block)
         self.copied.update(nodes.tolist())
-        place = np.full(self.graph.num_nodes, -1)
+        place = np.full(len(self.nodes), -1)
         place[nodes] = np.arange(len(nodes))
-        total = self.graph.num_taps
-        for block in self.graph.blocks:
-            found = place[block.dst]  # [g, o]
-            if (found < 0).all() or block.kind == FLATTENED:
-                continue
-            total += int((found >= 0).sum()) * copies.shape[1] * block.src.shape[1] * block.taps
+        added: list[EdgeBlock] = []
+        total = sum(b.num_edges * b.taps for b in self.blocks)
+        for old in self.blocks:
+            found = place[old.dst]  # [g, o]
+            total += int((found >= 0).sum()) * block.taps * old.src.shape[1] * old.taps
             if total > self.max_taps:
                 raise BudgetError(
                     f"flatten=repeat copies edges to {total:,} weights (limit {self.max_taps:,})",
                     where=block.name,
                     hint="--flatten kernel (no new neurons) or a larger --max-elements",
                 )
-            for target in ([np.arange(found.shape[1])] if (found >= 0).all() else
-                           [np.array([o]) for o in range(found.shape[1]) if (found[:, o] >= 0).any()]):
-                self.new_blocks.append(_repeated(block, found[:, target], target, copies))
+            for target in _columns(found >= 0):
+                added.append(_repeated(old, found[:, target], target, copies))
+        self.blocks += added
+
+
+def _columns(wanted: np.ndarray) -> list[np.ndarray]:
+    """Columns of a block to treat together: all where all rows agree, else one by one."""
+    if (wanted == wanted[:, :1]).all():
+        return [np.arange(wanted.shape[1])] if wanted.any() else []
+    return [np.array([o]) for o in np.flatnonzero(wanted.any(axis=0))]
 
 
 def _repeated(
@@ -125,46 +134,22 @@ def _repeated(
     return replace(block, src=np.repeat(block.src[groups], taps, axis=0), dst=dst, slots=slots)
 
 
-def _bare(rows: Nodes) -> Nodes:
-    """Rows of neurons that only pass a value on."""
-    rows.kind[:] = category(NODE_KINDS, "flatten")
-    rows.activation[:] = 0
-    rows.pool[:] = 0
-    rows.role[:] = 1
-    rows.scalars[:] = NO_SCALAR
-    return rows
-
-
 def drop_unread(graph: Graph, candidates: set[int]) -> Graph:
     """Without those of the candidate nodes that nothing reads, and their incoming edges."""
-    read = np.zeros(graph.num_nodes, dtype=bool)
-    for block in graph.blocks:
-        read[block.src.reshape(-1)] = True
-    read |= graph.nodes.role == 2
     unread = np.zeros(graph.num_nodes, dtype=bool)
     unread[list(candidates)] = True
-    unread &= ~read
+    unread[graph.nodes.role == NODE_ROLES.index("output")] = False
+    for block in graph.blocks:
+        unread[block.src.reshape(-1)] = False
     if not unread.any():
         return graph
+    number = np.cumsum(~unread) - 1
     blocks: list[EdgeBlock] = []
     for block in graph.blocks:
-        gone = unread[block.dst]
-        if not gone.any():
-            blocks.append(block)
-        elif gone.all(axis=1).any() and (gone.all(axis=1) | ~gone.any(axis=1)).all():
-            blocks.append(block.pick(np.flatnonzero(~gone.all(axis=1))))
-        else:
-            for o in range(gone.shape[1]):
-                rest = np.flatnonzero(~gone[:, o])
-                picked = block.pick(rest)
-                blocks.append(
-                    replace(picked, dst=picked.dst[:, [o]], slots=picked.slots.along(1, np.array([o])))
-                )
-    number = np.where(unread, -1, np.cumsum(~unread) - 1)
-    moved = tuple(
-        replace(b, src=number[b.src], dst=number[b.dst]) for b in blocks if b.num_edges
-    )
-    node_of = np.where(graph.node_of >= 0, number[graph.node_of], -1)
-    return replace(
-        graph, nodes=graph.nodes.take(np.flatnonzero(~unread)), blocks=moved, node_of=node_of
-    )
+        kept = ~unread[block.dst]
+        for target in _columns(kept):
+            picked = block.pick(np.flatnonzero(kept[:, target].all(axis=1)))
+            picked = replace(picked, dst=picked.dst[:, target], slots=picked.slots.along(1, target))
+            blocks.append(picked.renumbered(number))
+    nodes = graph.nodes.take(np.flatnonzero(~unread))
+    return replace(graph, nodes=nodes, blocks=tuple(blocks))

@@ -1,4 +1,4 @@
-"""Order of the nodes, their layers, and position ids."""
+"""Order of the nodes, and their layers."""
 
 from __future__ import annotations
 
@@ -29,13 +29,9 @@ class Number(GraphPass):
         number = np.empty(len(order), dtype=np.int64)
         number[order] = np.arange(len(order))
         nodes = replace(table, layer=layer).take(order)
-        blocks = tuple(
-            replace(block, src=number[block.src], dst=number[block.dst])
-            for block in graph.in_order()
-        )
-        node_of = np.where(graph.node_of >= 0, number[graph.node_of], -1)
+        blocks = tuple(block.renumbered(number) for block in graph.in_order())
         groups = _groups(nodes, self.program)
-        return replace(graph, nodes=nodes, blocks=blocks, node_of=node_of, groups=groups)
+        return replace(graph, nodes=nodes, blocks=blocks, groups=groups)
 
 
 def _layers(graph: Graph) -> np.ndarray:
@@ -53,11 +49,9 @@ def _layers(graph: Graph) -> np.ndarray:
     return layer
 
 
-def _groups(nodes: object, program: Program) -> tuple[NodeGroup, ...]:
-    table = np.stack(
-        [nodes.op, nodes.kind, nodes.role, nodes.activation, nodes.pool, nodes.layer],  # type: ignore[attr-defined]
-        axis=1,
-    )
+def _groups(nodes: Nodes, program: Program) -> tuple[NodeGroup, ...]:
+    columns = [nodes.op, nodes.kind, nodes.role, nodes.activation, nodes.pool, nodes.layer]
+    table = np.stack(columns, axis=1)
     if not len(table):
         return ()
     starts = np.flatnonzero(np.r_[True, (table[1:] != table[:-1]).any(axis=1)])
@@ -74,20 +68,3 @@ def _groups(nodes: object, program: Program) -> tuple[NodeGroup, ...]:
             name = f"{base}.{k}"
         groups[name] = NodeGroup(name, a, b - a)
     return tuple(groups.values())
-
-
-@dataclass(frozen=True)
-class Positions(GraphPass):
-    """position ids: one for each layer of hidden neurons, one for each input and output neuron."""
-
-    name: ClassVar[str] = "positions"
-
-    def __call__(self, graph: Graph) -> Graph:
-        role = graph.nodes.role
-        ids = np.zeros(graph.num_nodes, dtype=np.int64)
-        inputs, hidden, outputs = (role == k for k in range(len(NODE_ROLES)))
-        ids[inputs] = np.arange(inputs.sum())
-        layers, inverse = np.unique(graph.nodes.layer[hidden], return_inverse=True)
-        ids[hidden] = inputs.sum() + inverse
-        ids[outputs] = inputs.sum() + len(layers) + np.arange(outputs.sum())
-        return replace(graph, nodes=replace(graph.nodes, position_id=ids))
