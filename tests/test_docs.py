@@ -1,0 +1,87 @@
+"""What the documentation lists is what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ngc.backends.schema import FEATURES
+from ngc.ir.program import VOCABULARY, Op, Program
+from ngc.ir.text import parse_program, print_program
+from ngc.options import Options
+from ngc.passes.graph.pipeline import graph_passes
+from ngc.passes.normalize.pipeline import NORMALISE_PIPELINE
+from ngc.passes.registry import PROGRAM_PASSES
+
+ROOT = Path(__file__).parents[1]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+
+
+def text_of(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+def first_cells(text: str) -> list[str]:
+    """Names in code marks that open a row of a table."""
+    return re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE)
+
+
+def test_every_operation_has_one_row() -> None:
+    operations = [name for name, cls in VOCABULARY.items() if issubclass(cls, Op) and name]
+    assert len(operations) > 20
+    assert sorted(first_cells(text_of("program.md"))) == sorted(operations)
+
+
+def test_every_parameter_operand_is_named_in_its_row() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text_of("program.md"), re.MULTILINE))
+    for name, cls in VOCABULARY.items():
+        operands = [key for key, kind in cls.__annotations__.items() if kind == "Slots"]
+        assert set(re.findall(r"\*\*(\w+)\*\*", rows[name])) == set(operands), name
+
+
+def test_the_program_of_the_page_parses() -> None:
+    (text,) = re.findall(r"```text\n(program.*?)```", text_of("program.md"), re.DOTALL)
+    assert print_program(parse_program(text)) == text
+
+
+def test_every_feature_has_one_row() -> None:
+    features = [feature.name for feature in FEATURES]
+    found = first_cells(text_of("graph-features.md"))
+    assert [name for name in found if name in features] == features
+
+
+def test_every_graph_pass_is_explained() -> None:
+    passes = graph_passes(Program("", (), (), ()), Options(), 0)
+    text = text_of("architecture.md")
+    for step in passes:
+        assert f"`{step.name}`" in text
+
+
+def test_passes_have_different_names() -> None:
+    graph = [step.name for step in graph_passes(Program("", (), (), ()), Options(), 0)]
+    names = [*NORMALISE_PIPELINE, *PROGRAM_PASSES, *graph, "lower", "emit", "kernel"]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_paths_and_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    paths = re.findall(r"`([\w/]+/(?:\w+\.py)?)`", text)
+    for path in paths:
+        assert (
+            (ROOT / path).exists()
+            or (ROOT / "ngc" / path).exists()
+            or (ROOT / "ngc" / "passes" / path).exists()
+        ), path
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / link).exists(), link
+
+
+def test_there_are_pages() -> None:
+    names = {page.name for page in DOCS}
+    assert names >= {
+        "architecture.md", "program.md", "adding-an-operator.md", "adding-a-pass.md",
+        "graph-features.md",
+    }  # fmt: skip
