@@ -84,7 +84,7 @@ class IndexArray:
             return IndexArray(shape, np.zeros((1,) * len(shape), dtype=np.int64))
         sizes = list(self.ids.shape)
         target: list[int] = []
-        for old, new in _matching_runs(self.shape, shape):
+        for old, new in matching_runs(self.shape, shape):
             if all(self.ids.shape[a] == 1 for a in old):
                 target += [1] * len(new)
             else:
@@ -95,7 +95,7 @@ class IndexArray:
         return IndexArray.of(moved, shape)
 
 
-def _matching_runs(old: Ints, new: Ints) -> list[tuple[list[int], list[int]]]:
+def matching_runs(old: Ints, new: Ints) -> list[tuple[list[int], list[int]]]:
     """Shortest runs of axes of equal total size, old beside new."""
     runs: list[tuple[list[int], list[int]]] = []
     i = j = 0

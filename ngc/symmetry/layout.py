@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ngc.ir import program as ir
-from ngc.ir.index import IndexArray, _matching_runs
+from ngc.ir.index import IndexArray, matching_runs
 from ngc.ir.program import Ints, Ref
 from ngc.ir.slots import Slots
 from ngc.symmetry.hashing import colour, folded, mixed
@@ -260,7 +260,15 @@ class Layouts:
         if x.split() and (op.groups > 1 or varying != [1]):
             self.fix(x.ids)
             self.fix(out.ids)
-        return Layout.plain(out)
+        # Neurons that read certain positions only: by group, by place.
+        frames = np.full((1,) * len(out.shape), colour("convolution"))
+        for axis in _positions(x):
+            if axis and out.ids.shape[axis] > 1 and (axis > 1 or op.groups > 1):
+                part = out.shape[1] // op.groups if axis == 1 else 1
+                sizes = [1] * len(out.shape)
+                sizes[axis] = -1
+                frames = mixed(frames, (np.arange(out.shape[axis]) // part).reshape(sizes))
+        return Layout.of(out, frames, ())
 
     # --- data movement ---
 
@@ -366,7 +374,7 @@ def _moving(slots: Slots) -> list[int]:
 def _reshape(x: Layout, out: IndexArray) -> Layout:
     """Positions that merge with neurons are told apart; those that stay by themselves move."""
     apart, moves, copies, sizes = [], [], [], []
-    for old, new in _matching_runs(x.shape, out.shape):
+    for old, new in matching_runs(x.shape, out.shape):
         if any(x.ids.shape[a] > 1 for a in old):
             apart += old
             sizes += [out.shape[a] for a in new]

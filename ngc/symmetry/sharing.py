@@ -122,7 +122,7 @@ def _tabled_use(number: int, wires: Wires, points: list[np.ndarray]) -> Use:
     rows = wires.slots.numpy().reshape(len(wires.dst), -1)
     distinct = np.unique(rows, axis=0)
     regular = len(np.unique(distinct)) == distinct.size and int(distinct.min()) >= FIRST_SLOT
-    kind = colour(distinct.tobytes())
+    kind = int(colour(distinct.tobytes()))
     pattern = ("diagonal", kind) if regular else None
     parts: list[Part] = [(kind, wires.dst[:, 0], rows[:, 0])]
     repeats = len(distinct) < len(rows) or not regular

@@ -213,6 +213,14 @@ def input_by_channel() -> Program:
     return n.done(n.conv(n.combine("mul", n.conv(x, 6), factors), 2))
 
 
+def positions_as_channels() -> Program:
+    """A depthwise convolution whose channels are positions of the neurons."""
+    n = Net()
+    h = n.transpose(n.conv(n.input(1, 3, 4, 4), 5, name="conv"), 0, 2, 1, 3)
+    h = n.act(n.conv(h, 4, 1, groups=4))
+    return n.done(n.linear(n.reshape(h, 1, 80), 2))
+
+
 # What ``describe`` says: (depth, size, copies, first value) of each family.
 EXPECTED = {
     "mlp": (mlp, [(0, 5, 1, "first"), (0, 4, 1, "second")]),
@@ -267,4 +275,5 @@ EXPECTED = {
     ),
     "constant_factors": (constant_factors, [(0, 2, 1, "h")] * 3),
     "input_by_channel": (input_by_channel, []),
+    "positions_as_channels": (positions_as_channels, [(0, 5, 1, "conv")]),
 }
