@@ -6,7 +6,9 @@ scatter. See docs/graph-features.md for the features.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +45,7 @@ class Plan:
 
     @property
     def padded(self) -> bool:
-        """Whether edges have kernels of one size (``edge_attr``) or ragged ones (``edge_value``)."""
+        """Whether kernels have one size (``edge_attr``) or are ragged (``edge_value``)."""
         return self.graph.layout is not None
 
     @property
@@ -93,7 +95,7 @@ class Plan:
                 return self._edge_slots()
         return torch.from_numpy(getattr(nodes, columns.get(name, name)).astype(np.int64))
 
-    def _per_edge(self, values: list, dtype: torch.dtype) -> Tensor:
+    def _per_edge(self, values: list[Any], dtype: torch.dtype) -> Tensor:
         counts = torch.tensor([block.num_edges for block in self.graph.blocks], dtype=torch.int64)
         return torch.tensor(values, dtype=dtype).repeat_interleave(counts, dim=0)
 
@@ -102,7 +104,7 @@ class Plan:
         blocks = [b for b in self.graph.blocks if not b.reverse]
         if not self.padded:
             parts = [b.slots.numpy().reshape(-1) for b in blocks]
-            return torch.from_numpy(np.concatenate(parts)) if parts else torch.zeros(0, dtype=int)
+            return torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *parts]))
         layout = self.graph.layout
         assert layout is not None
         count = sum(b.num_edges for b in blocks)
@@ -137,7 +139,8 @@ class Plan:
 
     def _forward_values(self, weights: Tensor) -> Tensor:
         blocks = [b for b in self.graph.blocks if not b.reverse]
-        entries = sum(b.num_edges for b in blocks) * (self.graph.layout.width if self.graph.layout else 1)
+        width = self.graph.layout.width if self.graph.layout else 1
+        entries = sum(b.num_edges for b in blocks) * width
         if self.padded and entries <= TABLE_ENTRIES:
             slots = self._kept("edge_slots", weights.device)
             return weights.index_select(-1, slots.reshape(-1)).unflatten(-1, slots.shape)
@@ -199,7 +202,9 @@ class Plan:
         weights[ZERO], weights[ONE] = 0, 1
         return weights
 
-    def _pieces(self, x: Tensor, values: Tensor, blocks: list[EdgeBlock]):  # noqa: ANN202
+    def _pieces(
+        self, x: Tensor, values: Tensor, blocks: list[EdgeBlock]
+    ) -> Iterator[tuple[str, Slots, Tensor]]:
         """(where, slots, numbers) of every node column and edge block."""
         scalars = self.graph.nodes.scalars
         for column, empty in enumerate(NO_SCALAR):

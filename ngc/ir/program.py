@@ -2,7 +2,7 @@
 
 A program is read three ways: as a graph (``passes/graph/wire.py``), as a function
 (``backends/torch_exec.py``) and as a symmetry group (``symmetry.py``). Each operation is one frozen
-dataclass whose fields are everything there is to know about it; ``docs/program.md`` is the glossary.
+dataclass whose fields are everything there is to know about it; the glossary is docs/program.md.
 
 Field types carry meaning, and the tools that walk a program go by them:
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from ngc.ir.slots import FIRST_SLOT, Array, Slots
 
@@ -80,32 +80,32 @@ class Op:
     def inputs(self) -> Refs:
         """Names of the values read, in field order."""
         refs: list[str] = []
-        for name in _fields_of(type(self), "Ref"):
+        for name in _fields_of(self.mnemonic, "Ref"):
             refs.append(getattr(self, name))
-        for name in _fields_of(type(self), "Refs"):
+        for name in _fields_of(self.mnemonic, "Refs"):
             refs.extend(getattr(self, name))
         return tuple(refs)
 
     @property
     def operands(self) -> dict[str, Slots]:
         """Parameter operands by role (field name); absent optional ones are left out."""
-        found = {name: getattr(self, name) for name in _fields_of(type(self), "Slots")}
+        found = {name: getattr(self, name) for name in _fields_of(self.mnemonic, "Slots")}
         return {name: slots for name, slots in found.items() if slots is not None}
 
     def renamed(self, names: dict[str, str]) -> Op:
         """The same operation reading other values."""
-        changes: dict[str, object] = {}
-        for name in _fields_of(type(self), "Ref"):
+        changes: dict[str, Any] = {}
+        for name in _fields_of(self.mnemonic, "Ref"):
             changes[name] = names.get(getattr(self, name), getattr(self, name))
-        for name in _fields_of(type(self), "Refs"):
+        for name in _fields_of(self.mnemonic, "Refs"):
             changes[name] = tuple(names.get(ref, ref) for ref in getattr(self, name))
         return replace(self, **changes)
 
 
 @cache
-def _fields_of(cls: type[Op], kind: str) -> Refs:
+def _fields_of(mnemonic: str, kind: str) -> Refs:
     # Annotations are strings here (``from __future__ import annotations``).
-    return tuple(f.name for f in fields(cls) if f.type in (kind, f"{kind} | None"))
+    return tuple(f.name for f in fields(VOCABULARY[mnemonic]) if f.type in (kind, f"{kind} | None"))
 
 
 # --- sources ---------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class Embedding(Op, mnemonic="embedding"):
 
 @dataclass(frozen=True, kw_only=True)
 class Scale(Op, mnemonic="scale"):
-    """x times a parameter; ``factor`` broadcasts to out. fn: mul (x f), div (x / f), rdiv (f / x)."""
+    """x times a parameter that broadcasts to out. fn: mul (x f), div (x / f), rdiv (f / x)."""
 
     x: Ref
     factor: Slots
@@ -189,7 +189,7 @@ class Scale(Op, mnemonic="scale"):
 
 @dataclass(frozen=True, kw_only=True)
 class Shift(Op, mnemonic="shift"):
-    """x plus a parameter; ``term`` broadcasts to out. fn: add (x + t), sub (x - t), rsub (t - x)."""
+    """x plus a parameter that broadcasts to out. fn: add (x + t), sub (x - t), rsub (t - x)."""
 
     x: Ref
     term: Slots
@@ -232,9 +232,10 @@ class Normalise(Op, mnemonic="normalise"):
 class Activation(Op, mnemonic="activation"):
     """A function of one scalar, everywhere the same; ``a`` holds its numbers.
 
-    fn is the ONNX operator in snake case: relu, sigmoid, tanh, softplus, softsign, hard_swish, mish,
-    gelu, erf, exp, log, sqrt, reciprocal, neg, abs, sign, floor, ceil, round (half to even), sin,
-    cos, tan, asin, acos, atan, sinh, cosh, tanh, asinh, acosh, atanh, not, bitwise_not, is_nan;
+    fn is the ONNX operator in snake case: relu, sigmoid, tanh, softplus, softsign, hard_swish,
+    mish, gelu, erf, exp, log, sqrt, reciprocal, neg, abs, sign, floor, ceil, sin, cos, tan,
+    round (half to even), asin, acos, atan, sinh, cosh, tanh, asinh, acosh, atanh, not, bitwise_not,
+    is_nan;
     leaky_relu, elu, celu, thresholded_relu and swish with (alpha), selu (alpha, gamma),
     hard_sigmoid (alpha, beta), shrink (lambd, bias), is_inf (detect negative, detect positive).
     Besides: gelu_tanh, clip (min, max; either may be infinite), affine a[0] x + a[1],
@@ -303,8 +304,8 @@ class Pool(Op, mnemonic="pool"):
 
 @dataclass(frozen=True, kw_only=True)
 class Reduce(Op, mnemonic="reduce"):
-    """Reduce over ``axes`` (none: nothing happens). fn: sum, mean, max, min, prod, l1, l2, sum_square, log_sum,
-    log_sum_exp, argmax, argmin, argmax_last, argmin_last."""
+    """Reduce over ``axes`` (none: nothing happens). fn: sum, mean, max, min, prod, l1, l2,
+    sum_square, log_sum, log_sum_exp, argmax, argmin, argmax_last, argmin_last."""
 
     x: Ref
     fn: str

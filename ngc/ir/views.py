@@ -6,12 +6,14 @@ indices always stays beside the elements it speaks of.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ngc.ir import program as ir
 
 
-def move(op: ir.Op, *arrays: np.ndarray, fill: object = None) -> np.ndarray:
+def move(op: ir.Op, *arrays: np.ndarray, fill: Any = None) -> np.ndarray:
     """Apply a view operation. ``fill`` replaces the value a Pad writes."""
     match op:
         case ir.Reshape():
