@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ngc.files import GraphFile, decompile, load, save
     from ngc.options import Options
     from ngc.plan import Plan
-    from ngc.symmetry import symmetries
     from ngc.proof import Verification, verify
+    from ngc.symmetry import symmetries
 
 _HOME = {
     "NeuralGraph": "ngc.backends.pyg",

@@ -141,7 +141,7 @@ def make_plan(program: Program, options: Options, budget: Budget = DEFAULT) -> P
         wiring = wire(program, options.input_axes)
         graph = build_graph(wiring, options, budget.max_elements)
         _PLANS.put(digest, Plan(program, graph, options, digest))
-    return _PLANS.get(digest)
+    return _PLANS[digest]
 
 
 def cover(compilation: Compilation) -> Coverage:

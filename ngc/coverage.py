@@ -75,4 +75,5 @@ def coverage(
 
 
 def _unused(missing: int, size: int) -> str:
-    return f"{missing} of {size} entries take no part in the result (sliced away or multiplied by zero)"
+    missed = f"{missing} of {size} entries"
+    return f"{missed} take no part in the result (sliced away or multiplied by zero)"

@@ -56,7 +56,8 @@ class Options:
         for name, allowed in CHOICES.items():
             value = getattr(self, name)
             if value not in allowed:
-                raise OptionError(f"{name} cannot be {value!r}", hint=f"one of {', '.join(allowed)}")
+                hint = f"one of {', '.join(allowed)}"
+                raise OptionError(f"{name} cannot be {value!r}", hint=hint)
         if self.reverse == "features" and self.storage == "ragged":
             raise OptionError("reverse=features needs padded kernels", hint="storage=padded")
         if self.kernel is not None and (not self.kernel or any(n < 1 for n in self.kernel)):

@@ -34,7 +34,6 @@ from ngc.oracle import Oracle
 from ngc.plan import Plan, read
 from ngc.symmetry import apply, symmetries
 from ngc.widen import is_narrow, widen_model
-from ngc.widen import widen_model
 
 FAITHFUL = 1e-4
 SYMMETRIC = 1e-5
@@ -77,8 +76,9 @@ class Verification:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.onnx").write_bytes(self.model.SerializeToString())
-        np.savez(folder / "inputs.npz", **self.inputs)
-        lines = [f"{c.name}: {'pass' if c.passed else 'FAIL'} {c.figure} {c.detail}" for c in self.checks]
+        np.savez(folder / "inputs.npz", **self.inputs)  # type: ignore[arg-type]
+        results = ((c, "pass" if c.passed else "FAIL") for c in self.checks)
+        lines = [f"{c.name}: {result} {c.figure} {c.detail}" for c, result in results]
         (folder / "report.txt").write_text("\n".join(lines) + "\n")
 
 
@@ -180,12 +180,15 @@ class _Proof:
     def complete(self) -> Check:
         report = self.c.coverage
         silent = [f.name for f in report.fates if f.state != "on the graph" and not f.reason]
-        counts = {state: len(report.of(state)) for state in ("on the graph", "folded", "not represented")}
+        states = ("on the graph", "folded", "not represented")
+        counts = {state: len(report.of(state)) for state in states}
         figure = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
         return Check("complete", not silent, figure or "no parameters", ", ".join(silent[:5]))
 
 
-def run_program(program: Program, weights: torch.Tensor, inputs: Mapping[str, np.ndarray]) -> Arrays:
+def run_program(
+    program: Program, weights: torch.Tensor, inputs: Mapping[str, np.ndarray]
+) -> Arrays:
     """Outputs of the program in torch."""
     feeds = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in inputs.items()}
     with torch.no_grad():
@@ -333,7 +336,10 @@ def other_weights(
 
 
 def calibrated(
-    program: Program, weights: torch.Tensor, inputs: Mapping[str, np.ndarray], fixed: Collection[str]
+    program: Program,
+    weights: torch.Tensor,
+    inputs: Mapping[str, np.ndarray],
+    fixed: Collection[str],
 ) -> torch.Tensor:
     """The weights, with those of the last layers divided by the deviation of what they compute: a
     softmax that is one at one place and zero elsewhere would hide nearly any mistake before it."""
@@ -341,7 +347,8 @@ def calibrated(
     last: dict[str, ir.Op] = {}
     for _, ref in program.outputs:
         op = producers[ref]
-        while not isinstance(op, ir.Linear | ir.Convolution | ir.ConvolutionTranspose) and op.inputs:
+        weighted = (ir.Linear, ir.Convolution, ir.ConvolutionTranspose)
+        while not isinstance(op, weighted) and op.inputs:
             op = producers[op.inputs[0]]
         if op.operands:
             last[op.out.name] = op
@@ -377,8 +384,8 @@ def _drawn(op: ir.Op, role: str, noise: torch.Tensor) -> torch.Tensor:
         case ir.Convolution(weight=weight), _:
             return noise * math.sqrt(2 / max(math.prod(weight.shape[1:]), 1))
         case ir.ConvolutionTranspose(weight=weight, strides=strides, groups=groups), _:
-            fan_in = math.prod((weight.shape[0] // groups, *weight.shape[2:])) / math.prod(strides)
-            return noise * math.sqrt(2 / max(fan_in, 1))
+            taps = math.prod((weight.shape[0] // groups, *weight.shape[2:])) / math.prod(strides)
+            return noise * math.sqrt(2 / max(taps, 1))
         case (ir.BatchNorm(), "var" | "scale") | (ir.Scale(), _):
             return 1 + 0.5 * noise.clamp(-1.5, 1.5)
         case ir.Embedding(), _:

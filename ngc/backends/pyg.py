@@ -38,7 +38,7 @@ def bind(plan: Plan, weights: Tensor) -> NeuralGraph | Batch:
     if weights.shape[-1] != plan.program.num_slots or weights.dim() not in (1, 2):
         raise OptionError(
             f"weights have shape {list(weights.shape)}",
-            hint=f"[{plan.program.num_slots}] or [many, {plan.program.num_slots}]: 0, 1, parameters",
+            hint=f"[..., {plan.program.num_slots}] with at most one axis before: 0, 1, parameters",
         )
     edge_name = "edge_attr" if plan.padded else "edge_value"
     structure = plan.structure(weights.device)

@@ -31,16 +31,16 @@ class Feature:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("x", "node", len(SCALARS), torch.float32, "bias; mean and variance of a BatchNorm; slope of a PRelu"),
+    Feature("x", "node", len(SCALARS), torch.float32, "bias; BatchNorm mean, var; PRelu slope"),
     Feature("node_kind", "node", 0, torch.int64, "how incoming edges combine", NODE_KINDS),
     Feature("node_role", "node", 0, torch.int64, "input, hidden or output", NODE_ROLES),
     Feature("activation", "node", 0, torch.int64, "activation function", ACTIVATIONS),
     Feature("pool", "node", 0, torch.int64, "pooling over positions", POOLS),
     Feature("layer", "node", 0, torch.int64, "longest path from an input"),
-    Feature("position_id", "node", 0, torch.int64, "one per hidden layer, one per input and output neuron"),
-    Feature("place", "node", 2, torch.int64, "row and column of a neuron copied per position, else -1"),
-    Feature("edge_index", "edge", 0, torch.int64, "source and target node", increment="nodes", axis=1),
-    Feature("edge_attr", "edge", -1, torch.float32, "kernel, centred in the common size", optional=True),
+    Feature("position_id", "node", 0, torch.int64, "per hidden layer, input and output neuron"),
+    Feature("place", "node", 2, torch.int64, "row and column of a neuron per position, else -1"),
+    Feature("edge_index", "edge", 0, torch.int64, "source, target", increment="nodes", axis=1),
+    Feature("edge_attr", "edge", -1, torch.float32, "kernel, centred in one size", optional=True),
     Feature("edge_value", "tap", 0, torch.float32, "kernels one after another", optional=True),
     Feature("edge_taps", "edge", 0, torch.int32, "entries of each edge's kernel", optional=True),
     Feature("edge_kind", "edge", 0, torch.int64, "operation the edge belongs to", EDGE_KINDS),

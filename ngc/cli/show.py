@@ -16,10 +16,11 @@ from ngc.cli.tables import add_row, count, make_table, sizes
 from ngc.compiler import lower_with_shapes, simplify
 from ngc.coverage import ABSENT, FOLDED, Coverage
 from ngc.errors import OptionError
-from ngc.frontends.onnx import Source, load
+from ngc.frontends.onnx import load
 from ngc.ir.graph import ACTIVATIONS, NODE_KINDS, NODE_ROLES, POOLS, Graph, NodeGroup
 from ngc.ir.graph_text import group_names, params_of, print_graph, scalars_of
 from ngc.ir.program import Program
+from ngc.ir.source import Source
 from ngc.ir.text import print_program
 from ngc.passes.graph.emit import emit
 from ngc.passes.graph.number import Number

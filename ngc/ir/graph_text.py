@@ -90,13 +90,21 @@ def group_names(nodes: np.ndarray, graph: Graph) -> str:
     return ",".join(f"%{graph.groups[k].name}" for k in found) if len(starts) else "?"
 
 
+def _spans_several(slots: Slots, starts: np.ndarray) -> bool:
+    """Whether the slots may be of more than one parameter, of which the first slots are given."""
+    if slots.entries is not None:
+        return True
+    reach = [step * (size - 1) for size, step in zip(slots.shape, slots.strides)]
+    ends = [slots.offset + sum(r for r in reach if r * sign > 0) for sign in (-1, 1)]
+    first, last = np.searchsorted([FIRST_SLOT, *starts], ends, side="right")
+    return bool(first != last)
+
+
 def params_of(slots: Slots, params: tuple[Param, ...]) -> str:
     """The parameters that an array of slots speaks of, with the constants 0 and 1 as numbers."""
     starts = np.array([param.offset for param in params])
-    if slots.entries is None:
-        entries = np.array([slots.offset])
-    else:
-        entries = np.unique(slots.numpy())
+    several = _spans_several(slots, starts)
+    entries = np.unique(slots.numpy()) if several else np.array([slots.offset])
     names = [str(int(e)) for e in entries if e < FIRST_SLOT]
     places = np.unique(np.searchsorted(starts, entries[entries >= FIRST_SLOT], side="right") - 1)
     return "+".join([*names, *(f"@{params[k].name}" for k in places)])

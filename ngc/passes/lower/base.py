@@ -158,7 +158,9 @@ class Builder:
         self._names.add(name)
         return name
 
-    def parameter(self, name: str, array: np.ndarray, derived: tuple[str, ...] | None = None) -> Known:
+    def parameter(
+        self, name: str, array: np.ndarray, derived: tuple[str, ...] | None = None
+    ) -> Known:
         """A floating-point tensor that can become a parameter. ``derived``: None for an
         initializer, else the initializers it was computed from. Unused ones are dropped later."""
         unique, k = name, 1
@@ -178,7 +180,7 @@ class Builder:
     def values_of(self, operand: Operand | None, what: str) -> np.ndarray:
         """The numbers of an operand that must be constant (shapes, axes, bounds)."""
         if not isinstance(operand, Known):
-            raise self.refuse(f"{what} depends on the input of the network; only a constant compiles")
+            raise self.refuse(f"{what} depends on the input; only a constant compiles")
         self.read[f"{self._origin}:{what}"] = operand.array
         return operand.array
 
@@ -269,7 +271,7 @@ class Builder:
     def transpose(self, x: Operand, perm: Sequence[int]) -> Operand:
         perm = tuple(int(p) for p in perm)
         if sorted(perm) != list(range(len(x.shape))):
-            raise self.misshapen(f"perm {list(perm)} does not fit a tensor of shape {list(x.shape)}")
+            raise self.misshapen(f"perm {list(perm)} does not fit shape {list(x.shape)}")
         if perm == tuple(range(len(perm))):
             return x
         if isinstance(x, Known):
@@ -277,7 +279,9 @@ class Builder:
             return replace(x, array=x.array.transpose(perm), slots=slots)
         return self.emit(ir.Transpose, [x.shape[p] for p in perm], x.dtype, x=x.name, perm=perm)
 
-    def slice(self, x: Operand, starts: Sequence[int], steps: Sequence[int], sizes: Sequence[int]) -> Operand:
+    def slice(
+        self, x: Operand, starts: Sequence[int], steps: Sequence[int], sizes: Sequence[int]
+    ) -> Operand:
         """``x[starts + steps * i]`` for i < sizes; one entry per axis, nothing out of range."""
         starts, steps, sizes = (tuple(int(v) for v in t) for t in (starts, steps, sizes))
         if sizes == x.shape and all(d == 1 for d in steps):
@@ -360,7 +364,7 @@ class Builder:
             starts = [max(0, -p) for p in pads[:rank]]
             sizes = [n - s - max(0, -p) for n, s, p in zip(x.shape, starts, pads[rank:])]
             if any(n < 0 for n in sizes):
-                raise self.misshapen(f"pads {list(pads)} crop more than there is of {list(x.shape)}")
+                raise self.misshapen(f"pads {list(pads)} crop more than all of {list(x.shape)}")
             x = self.slice(x, starts, [1] * rank, sizes)
             pads = [max(0, p) for p in pads]
         pads = tuple(int(p) for p in pads)
@@ -386,7 +390,8 @@ class Builder:
         if isinstance(x, Known):
             array = x.array.astype(dtype)
             keeps = is_float(dtype) and is_float(x.dtype)
-            return Known(array, x.slots if keeps else None, x.learned and is_float(dtype), x.sources)
+            slots = x.slots if keeps else None
+            return Known(array, slots, x.learned and is_float(dtype), x.sources)
         return self.emit(ir.Cast, x.shape, dtype, x=x.name)
 
     # --- elementwise, the forms that every family of rules needs ---
@@ -455,4 +460,7 @@ def lower_node(b: Builder, node: onnx_ir.Node, operands: list[Any]) -> list[Any]
     return [result]
 
 
-__all__ = ["Builder", "Known", "ModelError", "NgcError", "Operand", "Result", "find_rule", "lower_node", "lowers", "prune"]
+__all__ = [
+    "Builder", "Known", "ModelError", "NgcError", "Operand", "Result", "find_rule", "lower_node",
+    "lowers", "prune",
+]  # fmt: skip

@@ -63,7 +63,10 @@ FAULTS = (
 )  # fmt: skip
 
 # Their outputs are random, so they are not evaluated even where all operands are known.
-RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+RANDOM = {
+    "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
+    "Multinomial",
+}  # fmt: skip
 
 
 def lower(model: onnx_ir.Model, shapes: Mapping[str, Ints], budget: Budget = DEFAULT) -> Lowered:
@@ -85,8 +88,8 @@ def lower(model: onnx_ir.Model, shapes: Mapping[str, Ints], budget: Budget = DEF
     for value, operand in zip(model.graph.outputs, outputs, strict=True):
         b.at(f"output {value.name}", f"{value.name}.out")
         if isinstance(operand, list) or operand is None:
-            error = UnsupportedOp("Sequence", "a sequence cannot be an output", where=str(value.name))
-            raise UnsupportedOps([error])
+            message = "a sequence cannot be an output"
+            raise UnsupportedOps([UnsupportedOp("Sequence", message, where=str(value.name))])
         pairs.append((str(value.name), operand))
     program = b.finish(pairs)
     names = {param.name for param in program.params}
@@ -178,7 +181,7 @@ class Walk:
         return self.env[value]
 
     def node(self, node: onnx_ir.Node) -> None:
-        outputs = [value for value in node.outputs]
+        outputs = list(node.outputs)
         where = node.name or (outputs[0].name if outputs else "") or node.op_type
         b = self.builder
         b.at(where, (outputs[0].name or "") if outputs else "")
@@ -201,7 +204,8 @@ class Walk:
             # A rule tripped over attributes or shapes that contradict each other.
             raise ModelError(f"{node.op_type} is malformed ({error})", where=where) from error
         if len(results) < len([v for v in outputs if v.name]):
-            raise ModelError(f"{node.op_type} has {len(results)} outputs, not {len(outputs)}", where=where)
+            found = f"{node.op_type} has {len(results)} outputs, not {len(outputs)}"
+            raise ModelError(found, where=where)
         for value, result in zip(outputs, results):
             self.env[value] = result
 
@@ -221,7 +225,8 @@ class Walk:
         """Run one node on known operands."""
         b = self.builder
         proto = onnx_ir.to_proto(node)
-        feeds = {n: o.array for n, o in zip(proto.input, operands, strict=True) if n and o is not None}
+        pairs = zip(proto.input, operands, strict=True)
+        feeds = {name: o.array for name, o in pairs if name and o is not None}
         opsets = [onnx.helper.make_opsetid(d, v) for d, v in b.opsets.items()]
         afford_evaluation(proto, feeds, opsets, b.budget, b._origin)
         try:
@@ -243,7 +248,8 @@ class Walk:
             if is_float(str(array.dtype)) and sources:
                 results.append(b.parameter(name, array, derived=sources))
             else:
-                results.append(Known(array, sources=sources if is_quantised(str(array.dtype)) else ()))
+                codes = is_quantised(str(array.dtype))
+                results.append(Known(array, sources=sources if codes else ()))
         named = iter(results)
         return [next(named) if n else None for n in proto.output]
 
