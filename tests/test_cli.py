@@ -233,6 +233,15 @@ def test_a_missing_file_is_one_line_and_code_2(tmp_path: Path) -> None:
     assert result.stdout == ""
 
 
+def test_names_from_a_model_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.graph.node[0].name = "fc\x1b[2J1"
+    result = ngc_command("show", write(model, tmp_path / "tiny.onnx"), "--nodes")
+    assert result.exit_code == 0, result.output
+    assert "\x1b[2J" not in result.stdout
+    assert "fc\ufffd[2J1" in result.stdout
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = ngc_command("show", tmp_path / "no.onnx", "--debug")
     assert result.exit_code == 2

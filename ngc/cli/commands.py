@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ngc.cli.settings import FAILED, Settings, command, say
+from ngc.cli.settings import FAILED, Settings, command, printable, say
 from ngc.errors import OptionError
 
 if TYPE_CHECKING:
@@ -103,7 +103,10 @@ def verify(
     from ngc.cli.tables import show_tables, verification_lines, verification_table
     from ngc.proof import verify
 
-    verification = verify(settings.compile(model), seed=seed, timeout=timeout)
+    say(f"compiling {model}")
+    compiled = settings.compile(model)
+    say("running the four checks")
+    verification = verify(compiled, seed=seed, timeout=timeout)
     show_tables([verification_table(model, verification)], verification_lines(verification))
     if not verification.passed:
         folder = save_failure or Path(f"ngc-failure-{Path(model).stem}")
@@ -138,7 +141,7 @@ def show(
         for note in stage.notes:
             say(f"note: {note}")
         if text:
-            typer.echo(stage_text(stage), nl=False)
+            typer.echo(printable(stage_text(stage)), nl=False)
         else:
             show_tables(stage_tables(stage, nodes))
 

@@ -49,7 +49,12 @@ class Settings:
 
 def say(text: str, **style: Any) -> None:
     """A line of progress."""
-    typer.secho(text, err=True, **style)
+    typer.secho(printable(text), err=True, **style)
+
+
+def printable(text: str) -> str:
+    """Text that cannot steer a terminal: names come from strangers."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 # --- flags --------------------------------------------------------------------------------------

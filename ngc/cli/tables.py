@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ngc.cli.settings import printable
+
 if TYPE_CHECKING:
     from ngc.compiler import Compilation
     from ngc.proof import Verification
@@ -24,8 +26,8 @@ def make_table(
 ) -> Table:
     """An empty table; the columns called ``numbers`` are aligned right."""
     table = Table(
-        title=Text(title, style="bold"),
-        caption=Text(caption),
+        title=Text(printable(title), style="bold"),
+        caption=Text(printable(caption)),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
@@ -35,11 +37,10 @@ def make_table(
     return table
 
 
-def add_row(table: Table, *cells: object, style: str = "") -> None:
+def add_row(table: Table, *cells: object) -> None:
     """A row of plain text: names from models are no markup."""
-    table.add_row(
-        *(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells), style=style
-    )
+    texts = (cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in cells)
+    table.add_row(*texts)
 
 
 def show_tables(tables: Sequence[Table], lines: Sequence[str] = ()) -> None:
@@ -58,7 +59,7 @@ def show_tables(tables: Sequence[Table], lines: Sequence[str] = ()) -> None:
             console.print(caption, soft_wrap=True, style="dim")
         console.print()
     for line in lines:
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(printable(line)), soft_wrap=True)
 
 
 def count(number: int) -> str:
