@@ -126,7 +126,7 @@ class EdgeBlock:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Layout:
     """How kernels lie in the columns of a padded edge feature.
 

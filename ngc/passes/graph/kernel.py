@@ -37,7 +37,7 @@ class KernelPadding(GraphPass):
                     )
         size = aligned(self.size, rank) if self.size is not None else tuple(largest)
         layout = Layout(size, self.linear_as == "separate", self.directions)
-        return replace(graph, layout=layout)
+        return graph if layout == graph.layout else replace(graph, layout=layout)
 
 
 def _text(kernel: Ints) -> str:

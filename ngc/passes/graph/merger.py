@@ -17,6 +17,7 @@ from ngc.ir.slots import ONE
 
 # Kinds of nodes without incoming edges: they hold what they are given.
 SOURCES = ("input", "token", "position", "constant")
+OUTPUT = NODE_ROLES.index("output")
 
 
 class Merger:
@@ -34,7 +35,7 @@ class Merger:
         self.uses = np.zeros(graph.num_nodes, dtype=np.int64)
         for block in graph.blocks:
             np.add.at(self.uses, block.src.reshape(-1), 1)
-        self.uses[self.nodes.role == NODE_ROLES.index("output")] += 1
+        self.uses[self.nodes.role == OUTPUT] += 1
         self.merged = False
 
     def ends(self, block: EdgeBlock) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +66,8 @@ class Merger:
         self.uses[src] = self.uses[dst]
         table = self.nodes
         table.neuron[src] = table.neuron[dst]
-        for column in (table.role, table.activation, table.pool):  # none and hidden come first
+        table.role[src[table.role[dst] == OUTPUT]] = OUTPUT
+        for column in (table.activation, table.pool):  # 0 is none
             column[src] = np.maximum(column[src], column[dst])
         added = self._has_scalar(dst)
         table.scalars[src] = np.where(added, table.scalars[dst], table.scalars[src])

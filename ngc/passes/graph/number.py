@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ngc.ir.graph import NODE_KINDS, NODE_ROLES, Graph, NodeGroup
+from ngc.ir.graph import NODE_KINDS, NODE_ROLES, Graph, NodeGroup, Nodes
 from ngc.ir.program import Program
 from ngc.passes.graph.base import GraphPass
 
@@ -26,6 +26,9 @@ class Number(GraphPass):
         # Inputs first; then by layer, by operation, copies of a neuron by position.
         keys = (np.arange(len(table)), table.op, layer, ~inputs)
         order = np.lexsort(keys)
+        in_place = bool((order == np.arange(len(order))).all())
+        if graph.groups and in_place and (layer == table.layer).all():
+            return graph
         number = np.empty(len(order), dtype=np.int64)
         number[order] = np.arange(len(order))
         nodes = replace(table, layer=layer).take(order)
@@ -50,7 +53,8 @@ def _layers(graph: Graph) -> np.ndarray:
 
 
 def _groups(nodes: Nodes, program: Program) -> tuple[NodeGroup, ...]:
-    columns = [nodes.op, nodes.kind, nodes.role, nodes.activation, nodes.pool, nodes.layer]
+    copied = nodes.place[:, 0] >= 0
+    columns = [nodes.op, nodes.kind, nodes.role, nodes.activation, nodes.pool, nodes.layer, copied]
     table = np.stack(columns, axis=1)
     if not len(table):
         return ()

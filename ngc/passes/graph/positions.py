@@ -25,4 +25,6 @@ class Positions(GraphPass):
         layers, inverse = np.unique(graph.nodes.layer[hidden], return_inverse=True)
         ids[hidden] = inputs.sum() + inverse
         ids[outputs] = inputs.sum() + len(layers) + np.arange(outputs.sum())
+        if (ids == graph.nodes.position_id).all():
+            return graph
         return replace(graph, nodes=replace(graph.nodes, position_id=ids))
