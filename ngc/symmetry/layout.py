@@ -239,7 +239,8 @@ class Layouts:
             for c in meeting:
                 here, there = letters.index(c), others.index(c)
                 lone = other.ids.shape[there] == 1 and other.shape[there] > 1
-                if c in inner and x.ids.shape[here] > 1 and lone and there not in other.copies:
+                apart = (lone and there not in other.copies) or other.split()
+                if c in inner and x.ids.shape[here] > 1 and apart:
                     self.fix(x.ids)  # each of its neurons meets another position
             axes = [
                 letters.index(c) for k, c in enumerate(result) if c in letters and k in out.varying

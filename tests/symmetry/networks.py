@@ -221,6 +221,14 @@ def positions_as_channels() -> Program:
     return n.done(n.linear(n.reshape(h, 1, 80), 2))
 
 
+def product_with_positions() -> Program:
+    """A sum over neurons times positions of other neurons."""
+    n = Net()
+    h = n.reshape(n.linear(n.input(1, 4, 3), 5, "h"), 1, 20)
+    h = n.reshape(n.contract(n.linear(h, 20), h, "ab,ab->a"), 1, 1)
+    return n.done(n.linear(h, 2))
+
+
 # What ``describe`` says: (depth, size, copies, first value) of each family.
 EXPECTED = {
     "mlp": (mlp, [(0, 5, 1, "first"), (0, 4, 1, "second")]),
@@ -275,5 +283,6 @@ EXPECTED = {
     ),
     "constant_factors": (constant_factors, [(0, 2, 1, "h")] * 3),
     "input_by_channel": (input_by_channel, []),
+    "product_with_positions": (product_with_positions, []),
     "positions_as_channels": (positions_as_channels, [(0, 5, 1, "conv")]),
 }
