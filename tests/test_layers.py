@@ -17,7 +17,7 @@ LAYERS = (
     ("ngc.ir", "ngc.oracle_worker", "ngc.upgrade", "ngc.widen"),
     ("ngc.frontends", "ngc.oracle", "ngc.coverage"),
     ("ngc.passes", "ngc.backends"),
-    ("ngc.plan", "ngc.symmetry"),
+    ("ngc.plan", "ngc.recompute", "ngc.symmetry"),
     ("ngc.backends.pyg",),
     ("ngc.compiler",),
     ("ngc.files", "ngc.proof"),
