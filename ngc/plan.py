@@ -6,9 +6,10 @@ scatter. See docs/graph-features.md for the features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,11 @@ from ngc.options import Options
 # Up to this many padded entries, all edges are gathered through one table of slots.
 TABLE_ENTRIES = 20_000_000
 
+# The structure of batches is kept for so many batch sizes: the usual one and the last, smaller one.
+KEPT_BATCHES = 2
+
+T = TypeVar("T")
+
 
 @dataclass(eq=False)
 class Plan:
@@ -33,7 +39,12 @@ class Plan:
     graph: Graph
     options: Options
     hash: str
-    _cache: dict[tuple[str, torch.device], Tensor] = field(default_factory=dict, repr=False)
+    _cache: dict[tuple[str, torch.device], Tensor] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    _batches: OrderedDict[Hashable, Any] = field(
+        default_factory=OrderedDict, init=False, repr=False
+    )
 
     @property
     def num_nodes(self) -> int:
@@ -73,6 +84,15 @@ class Plan:
             self._cache[name, device] = self._made(name).to(device)
         return self._cache[name, device]
 
+    def of_batch(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returns, kept for the batch sizes (``key``) used last."""
+        if key not in self._batches:
+            self._batches[key] = make()
+        self._batches.move_to_end(key)
+        while len(self._batches) > KEPT_BATCHES:
+            self._batches.popitem(last=False)
+        return self._batches[key]
+
     def _made(self, name: str) -> Tensor:
         nodes, blocks = self.graph.nodes, self.graph.blocks
         columns = {"node_kind": "kind", "node_role": "role"}
@@ -89,8 +109,8 @@ class Plan:
             case "kernel_size":
                 sizes = [aligned(_three(b.kernel), 3) for b in blocks]
                 return self._per_edge(sizes, torch.int16).reshape(-1, 3)
-            case "node_slots":
-                return torch.from_numpy(nodes.scalars.astype(np.int64))
+            case "node_slots":  # int32: half the memory, and faster to gather by
+                return torch.from_numpy(nodes.scalars.astype(np.int32))
             case "edge_slots":
                 return self._edge_slots()
         return torch.from_numpy(getattr(nodes, columns.get(name, name)).astype(np.int64))
@@ -102,27 +122,24 @@ class Plan:
     def _edge_slots(self) -> Tensor:
         """Slots of all edges, [edges, width] padded with ZERO, or [taps] ragged."""
         blocks = [b for b in self.graph.blocks if not b.reverse]
-        if not self.padded:
-            parts = [b.slots.numpy().reshape(-1) for b in blocks]
-            return torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *parts]))
         layout = self.graph.layout
-        assert layout is not None
-        count = sum(b.num_edges for b in blocks)
-        table = torch.full((count, layout.width), ZERO, dtype=torch.int64)
+        if layout is None:
+            flat = [block.slots.numpy().reshape(-1) for block in blocks]
+            return torch.from_numpy(np.concatenate([np.zeros(0, np.int32), *flat]).astype(np.int32))
+        count = sum(block.num_edges for block in blocks)
+        table = np.full((count, layout.width), ZERO, dtype=np.int32)
         start = 0
         for block in blocks:
-            rows = torch.from_numpy(block.slots.numpy().reshape(block.num_edges, block.taps))
-            columns = torch.from_numpy(layout.columns(block))
-            table[start : start + len(rows), columns] = rows
+            rows = block.slots.numpy().reshape(block.num_edges, block.taps)
+            table[start : start + len(rows), layout.columns(block)] = rows
             start += len(rows)
-        return table
+        return torch.from_numpy(table)
 
     # --- numbers ---
 
     def node_features(self, weights: Tensor) -> Tensor:
         """x [..., nodes, scalars] of weights [..., slots]."""
-        slots = self._kept("node_slots", weights.device)
-        return weights[..., slots.reshape(-1)].unflatten(-1, slots.shape)
+        return _gathered(weights, self._kept("node_slots", weights.device))
 
     def edge_features(self, weights: Tensor) -> Tensor:
         """edge_attr [..., edges, width] or edge_value [..., taps] of weights [..., slots]."""
@@ -138,20 +155,14 @@ class Plan:
         )
 
     def _forward_values(self, weights: Tensor) -> Tensor:
-        blocks = [b for b in self.graph.blocks if not b.reverse]
-        width = self.graph.layout.width if self.graph.layout else 1
-        entries = sum(b.num_edges for b in blocks) * width
-        if self.padded and entries <= TABLE_ENTRIES:
-            slots = self._kept("edge_slots", weights.device)
-            return weights.index_select(-1, slots.reshape(-1)).unflatten(-1, slots.shape)
-        if not self.padded and weights.dim() > 1:
-            return torch.cat([read(weights, b.slots) for b in blocks], dim=-1)
-        # Large graphs: block by block through strided views, without a table of slots.
-        if not self.padded:
-            parts = [read(weights, b.slots) for b in blocks]
-            return torch.cat(parts, dim=-1) if parts else weights[..., :0]
         layout = self.graph.layout
-        assert layout is not None
+        blocks = [b for b in self.graph.blocks if not b.reverse]
+        entries = sum(b.num_edges * (layout.width if layout else b.taps) for b in blocks)
+        if entries <= TABLE_ENTRIES:
+            return _gathered(weights, self._kept("edge_slots", weights.device))
+        # Large graphs: block by block through strided views, without a table of slots.
+        if layout is None:
+            return torch.cat([read(weights, b.slots) for b in blocks], dim=-1)
         padded = []
         for block in blocks:
             rows = read(weights, block.slots).unflatten(-1, (block.num_edges, block.taps))
@@ -241,6 +252,11 @@ def _three(kernel: tuple[int, ...]) -> tuple[int, ...]:
     if len(kernel) <= 3:
         return kernel
     return (int(np.prod(kernel[:-2])), *kernel[-2:])
+
+
+def _gathered(weights: Tensor, slots: Tensor) -> Tensor:
+    """Entries of weights [..., num_slots], [..., *slots.shape]."""
+    return weights.index_select(-1, slots.reshape(-1)).unflatten(-1, slots.shape)
 
 
 def read(weights: Tensor, slots: Slots) -> Tensor:

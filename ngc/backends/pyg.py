@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,52 +42,62 @@ def bind(plan: Plan, weights: Tensor) -> NeuralGraph | Batch:
             hint=f"[..., {plan.program.num_slots}] with at most one axis before: 0, 1, parameters",
         )
     edge_name = "edge_attr" if plan.padded else "edge_value"
-    structure = plan.structure(weights.device)
     x, edges = plan.node_features(weights), plan.edge_features(weights)
     if weights.dim() == 1:
-        features = {"x": x, **structure, edge_name: edges}
+        features = {"x": x, **plan.structure(weights.device), edge_name: edges}
         return NeuralGraph(**{name: features[name] for name in BY_NAME if name in features})
-    return _batch(plan, structure, x, edge_name, edges)
+    many, device = len(weights), weights.device
+    frame = plan.of_batch((many, device), lambda: _frame(plan, many, device))
+    numbers = {"x": x.flatten(0, 1), edge_name: edges.flatten(0, 1)}
+    sizes = {"x": x.shape[1], edge_name: edges.shape[1]}
+    return frame.filled(numbers, sizes)
 
 
-def _batch(
-    plan: Plan, structure: dict[str, Tensor], x: Tensor, edge_name: str, edges: Tensor
-) -> Batch:
-    """What ``Batch.from_data_list`` would give, made at once."""
-    many, num_nodes = x.shape[0], plan.num_nodes
-    device = x.device
-    counts = torch.arange(many + 1, device=device)
-    slices: dict[str, Tensor] = {}
-    increments: dict[str, Tensor] = {}
-    features: dict[str, Tensor] = {}
-    per_graph = {"x": x, edge_name: edges}
-    for name, feature in BY_NAME.items():
-        if name in per_graph:
-            value = per_graph[name]
-            size = value.shape[1]
-            features[name] = value.flatten(0, 1)
-        elif name in structure:
-            value = structure[name]
-            size = value.shape[feature.axis]
-            if feature.increment == "nodes":
-                offset = counts[:-1, None] * num_nodes
-                features[name] = (value[:, None, :] + offset).flatten(1)
-            else:
-                features[name] = value.expand(many, *value.shape).flatten(0, 1)
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """A batch of one plan's graphs without their numbers: the same for all weights.
+
+    ``starts`` [many + 1] counts graphs; ``slices`` and ``increments`` are PyG's, for taking the
+    batch apart.
+    """
+
+    features: dict[str, Tensor]
+    slices: dict[str, Tensor]
+    increments: dict[str, Tensor]
+    batch: Tensor
+    ptr: Tensor
+    starts: Tensor
+
+    def filled(self, numbers: dict[str, Tensor], sizes: dict[str, int]) -> Batch:
+        """What ``Batch.from_data_list`` would give. ``sizes``: rows of one graph."""
+        batch = Batch(_base_cls=NeuralGraph)
+        features = self.features | numbers
+        for name in BY_NAME:
+            if name in features:
+                batch[name] = features[name]
+        batch.batch, batch.ptr = self.batch, self.ptr
+        batch._num_graphs = len(self.starts) - 1
+        slices = self.slices | {name: self.starts * size for name, size in sizes.items()}
+        nothing = torch.zeros_like(self.starts[:-1])
+        increments = self.increments | dict.fromkeys(sizes, nothing)
+        batch._slice_dict = {name: slices[name] for name in BY_NAME if name in slices}
+        batch._inc_dict = {name: increments[name] for name in BY_NAME if name in increments}
+        return batch
+
+
+def _frame(plan: Plan, many: int, device: torch.device) -> _Frame:
+    starts, ptr = torch.arange(many + 1), torch.arange(many + 1, device=device) * plan.num_nodes
+    features, slices, increments = {}, {}, {}
+    for name, value in plan.structure(device).items():
+        feature = BY_NAME[name]
+        if feature.increment == "nodes":
+            features[name] = (value[:, None, :] + ptr[:-1, None]).flatten(1)
         else:
-            continue
-        slices[name] = counts.cpu() * size
-        step = num_nodes if feature.increment == "nodes" else 0
-        increments[name] = counts[:-1].cpu() * step
-    batch = Batch(_base_cls=NeuralGraph)
-    for name, value in features.items():
-        batch[name] = value
-    batch.batch = torch.arange(many, device=device).repeat_interleave(num_nodes)
-    batch.ptr = counts * num_nodes
-    batch._num_graphs = many
-    batch._slice_dict = slices
-    batch._inc_dict = increments
-    return batch
+            features[name] = value.expand(many, *value.shape).flatten(0, 1)
+        slices[name] = starts * value.shape[feature.axis]
+        increments[name] = starts[:-1] * (plan.num_nodes if feature.increment == "nodes" else 0)
+    batch = torch.arange(many, device=device).repeat_interleave(plan.num_nodes)
+    return _Frame(features, slices, increments, batch, ptr, starts)
 
 
 def edge_features(graph: Data) -> Tensor:
