@@ -211,6 +211,21 @@ def fresh_rows(w: Wirer, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     return new[rank[inverse.reshape(-1)]], new, distinct[order]
 
 
+def connect_sets(w: Wirer, kind: str, rows: np.ndarray, dst: np.ndarray) -> None:
+    """Edges from the distinct neurons of each row [t, k] to those of dst [t, o]."""
+    ordered = np.sort(rows, axis=1)
+    new = np.ones(ordered.shape, dtype=bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    if new.all():
+        w.connect(kind, rows, dst)
+        return
+    counts = new.sum(axis=1)
+    for count in np.unique(counts):
+        picked = counts == count
+        src = ordered[picked][new[picked]].reshape(-1, count)
+        w.connect(kind, src, dst[picked])
+
+
 def _strictly_increasing(values: np.ndarray) -> bool:
     return bool((np.diff(values) > 0).all())
 

@@ -10,7 +10,7 @@ from ngc.ir import program as ir
 from ngc.ir.index import IndexArray
 from ngc.ir.program import Ints
 from ngc.ir.slots import ONE, Slots
-from ngc.passes.wire.base import Wirer, fresh_rows, wires
+from ngc.passes.wire.base import Wirer, connect_sets, fresh_rows, wires
 
 
 def with_rank(array: np.ndarray, rank: int) -> np.ndarray:
@@ -184,10 +184,17 @@ def contract(w: Wirer, op: ir.Contract) -> IndexArray:
     w.check_size(rows_a.size, "a product of activations")
     neuron_of, new, rows = fresh_rows(w, np.concatenate([rows_a, rows_b], axis=1))
     width = rows_a.shape[1]
-    moving = [c for c in inner if c in left], [c for c in inner if c in right]
+    moving = (
+        [c for c in inner if c in left and a.ids.shape[left.index(c)] > 1],
+        [c for c in inner if c in right and b.ids.shape[right.index(c)] > 1],
+    )
     for part, letters in ((rows[:, :width], moving[0]), (rows[:, width:], moving[1])):
         # An operand that does not vary along the contraction sends one edge.
-        w.connect("product", part if letters else part[:, :1], new[:, None])
+        connect_sets(w, "product", part if letters else part[:, :1], new[:, None])
+    for c in inner:
+        if c in left and c in right and (c in moving[0]) != (c in moving[1]):
+            # Neurons that meet positions of another one: each position is another factor.
+            w.fix(a.ids if c in moving[0] else b.ids)
     if moving[0] and moving[1]:
         w.wiring.ties.append((rows[:, :width].reshape(-1), rows[:, width:].reshape(-1)))
     ids = neuron_of.reshape([size[c] for c in outer])

@@ -8,7 +8,7 @@ import numpy as np
 
 from ngc.ir import program as ir
 from ngc.ir.index import IndexArray
-from ngc.passes.wire.base import Wirer, fresh_rows, window_rows, wires
+from ngc.passes.wire.base import Wirer, connect_sets, fresh_rows, window_rows, wires
 
 
 def mix(w: Wirer, op: ir.Op, ref: str, axes: list[int], kind: str, per_entry: bool) -> np.ndarray:
@@ -24,28 +24,16 @@ def mix(w: Wirer, op: ir.Op, ref: str, axes: list[int], kind: str, per_entry: bo
     rows = x.ids.transpose([*outer, *inner]).reshape(math.prod(sizes), -1)
     if not per_entry:
         neuron_of, new, distinct = fresh_rows(w, rows)
-        _connect_sets(w, kind, distinct, new[:, None])
+        connect_sets(w, kind, distinct, new[:, None])
         ids = neuron_of.reshape(sizes)
         return np.expand_dims(ids, tuple(inner)) if inner else ids
     wide = [op.out.shape[a] for a in inner]
     count = math.prod(wide)
     w.check_size(rows.size * count, f"{op.mnemonic} along an axis of neurons")
     neurons = w.fresh(len(rows) * count).reshape(len(rows), count)
-    _connect_sets(w, kind, rows, neurons)
+    connect_sets(w, kind, rows, neurons)
     ids = neurons.reshape([*sizes, *wide])
     return ids.transpose(np.argsort([*outer, *inner]))
-
-
-def _connect_sets(w: Wirer, kind: str, rows: np.ndarray, dst: np.ndarray) -> None:
-    """Edges from the distinct neurons of each row [t, k] to those of dst [t, o]."""
-    ordered = np.sort(rows, axis=1)
-    new = np.ones(ordered.shape, dtype=bool)
-    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    counts = new.sum(axis=1)
-    for count in np.unique(counts):
-        picked = counts == count
-        src = ordered[picked][new[picked]].reshape(-1, count)
-        w.connect(kind, src, dst[picked])
 
 
 @wires(ir.Reduce)
@@ -114,7 +102,7 @@ def pool(w: Wirer, op: ir.Pool) -> IndexArray:
     # Padding is no neuron: let it repeat one of the window's own.
     rows = np.where(rows < 0, rows.max(axis=1, keepdims=True), rows)
     neuron_of, new, distinct = fresh_rows(w, np.sort(rows, axis=1))
-    _connect_sets(w, "pool", distinct, new[:, None])
+    connect_sets(w, "pool", distinct, new[:, None])
     w.fix(ids, new)
     found = neuron_of.reshape(len(padded), *out, ids.shape[1])
     return IndexArray.of(np.moveaxis(found, -1, 1), op.out.shape)
