@@ -98,8 +98,12 @@ class Plan:
         columns = {"node_kind": "kind", "node_role": "role"}
         match name:
             case "edge_index":
-                parts = [block.edge_index() for block in blocks] or [np.zeros((2, 0), np.int64)]
-                return torch.from_numpy(np.concatenate(parts, axis=1))
+                ends = np.empty((2, self.num_edges), dtype=np.int64)
+                start = 0
+                for block in blocks:
+                    block.write_edges(ends[:, start : start + block.num_edges])
+                    start += block.num_edges
+                return torch.from_numpy(ends)
             case "edge_kind":
                 return self._per_edge([EDGE_KINDS.index(b.kind) for b in blocks], torch.int64)
             case "edge_taps":
@@ -116,8 +120,14 @@ class Plan:
         return torch.from_numpy(getattr(nodes, columns.get(name, name)).astype(np.int64))
 
     def _per_edge(self, values: list[Any], dtype: torch.dtype) -> Tensor:
-        counts = torch.tensor([block.num_edges for block in self.graph.blocks], dtype=torch.int64)
-        return torch.tensor(values, dtype=dtype).repeat_interleave(counts, dim=0)
+        """One row for each edge, the same for all edges of a block."""
+        rows = torch.tensor(values, dtype=dtype)
+        result = torch.empty((self.num_edges, *rows.shape[1:]), dtype=dtype)
+        start = 0
+        for row, block in zip(rows, self.graph.blocks):
+            result[start : start + block.num_edges] = row
+            start += block.num_edges
+        return result
 
     def _edge_slots(self) -> Tensor:
         """Slots of all edges, [edges, width] padded with ZERO, or [taps] ragged."""

@@ -109,11 +109,16 @@ class EdgeBlock:
 
     def edge_index(self) -> np.ndarray:
         """[2, edges]: source and target node of each edge."""
-        g, o, i = self.dst.shape[0], self.dst.shape[1], self.src.shape[1]
-        src = np.broadcast_to(self.src[:, None, :], (g, o, i)).reshape(-1)
-        dst = np.broadcast_to(self.dst[:, :, None], (g, o, i)).reshape(-1)
-        pair = (dst, src) if self.reverse else (src, dst)
-        return np.stack(pair)
+        ends = np.empty((2, self.num_edges), dtype=np.int64)
+        self.write_edges(ends)
+        return ends
+
+    def write_edges(self, ends: np.ndarray) -> None:
+        """Write the source and target node of each edge into ends [2, edges]."""
+        src, dst = ends[::-1] if self.reverse else ends
+        grid = (*self.dst.shape, self.src.shape[1])
+        for row, nodes in ((src, self.src[:, None, :]), (dst, self.dst[:, :, None])):
+            row.reshape(grid)[...] = nodes  # a slice of a row is contiguous: reshape is a view
 
     def renumbered(self, number: np.ndarray) -> EdgeBlock:
         """The block between the nodes ``number[src]`` and ``number[dst]``."""
