@@ -36,7 +36,7 @@ def bind(plan: Plan, weights: Tensor) -> NeuralGraph | Batch:
 
     Differentiable in the weights; on their device; without a loop over networks.
     """
-    if weights.shape[-1] != plan.program.num_slots or weights.dim() not in (1, 2):
+    if weights.dim() not in (1, 2) or weights.shape[-1] != plan.program.num_slots:
         raise OptionError(
             f"weights have shape {list(weights.shape)}",
             hint=f"[..., {plan.program.num_slots}] with at most one axis before: 0, 1, parameters",
@@ -70,18 +70,17 @@ class _Frame:
 
     def filled(self, numbers: dict[str, Tensor], sizes: dict[str, int]) -> Batch:
         """What ``Batch.from_data_list`` would give. ``sizes``: rows of one graph."""
-        batch = Batch(_base_cls=NeuralGraph)
         features = self.features | numbers
-        for name in BY_NAME:
-            if name in features:
-                batch[name] = features[name]
+        ordered = {name: features[name] for name in BY_NAME if name in features}
+        batch = Batch(_base_cls=NeuralGraph, **ordered)
+        names = list(batch.to_dict())  # in the order of Data
         batch.batch, batch.ptr = self.batch, self.ptr
         batch._num_graphs = len(self.starts) - 1
         slices = self.slices | {name: self.starts * size for name, size in sizes.items()}
         nothing = torch.zeros_like(self.starts[:-1])
         increments = self.increments | dict.fromkeys(sizes, nothing)
-        batch._slice_dict = {name: slices[name] for name in BY_NAME if name in slices}
-        batch._inc_dict = {name: increments[name] for name in BY_NAME if name in increments}
+        batch._slice_dict = {name: slices[name] for name in names}
+        batch._inc_dict = {name: increments[name] for name in names}
         return batch
 
 
