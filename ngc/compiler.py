@@ -1,11 +1,11 @@
 """compile: a model in any form ngc reads -> its neural graph. The stages by name, in order.
 
-    load        file, bytes or proto     -> Source         frontends/
-    normalise   onnx_ir -> onnx_ir                         passes/normalize/
-    lower       onnx_ir                  -> Program        passes/lower/
-    simplify    Program -> Program                         passes/program/
-    wire        Program                  -> Wiring         passes/wire/
-    graph       Wiring                   -> Graph, Plan    passes/graph/
+load        file, bytes or proto     -> Source         frontends/
+normalise   onnx_ir -> onnx_ir                         passes/normalize/
+lower       onnx_ir                  -> Program        passes/lower/
+simplify    Program -> Program                         passes/program/
+wire        Program                  -> Wiring         passes/wire/
+graph       Wiring                   -> Graph, Plan    passes/graph/
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def compile(
     arrays = {name: array for name, array in shaped.arrays.items() if name in names}
     notes = (*normal.notes, *notes, *shaped.notes)
     result = Compilation(normal, program, arrays, plan, notes, budget.max_elements)
-    _remember(key, source, normal, shaped, result)
+    _remember(key, source, normal, result)
     return result
 
 
@@ -178,16 +178,24 @@ _PLANS: _Recent = _Recent()
 _SEEN: _Recent = _Recent()
 
 
-@dataclass(frozen=True, eq=False)
+# Models with more weights are lowered anew each time: that takes less than to look at them all.
+MAX_REMEMBERED = 2**24
+
+
+@dataclass(eq=False)
 class _Seen:
-    """What a first compilation found out about an architecture: its parameters are initializers,
-    and the other floating-point initializers had these contents."""
+    """What compiling a first network found out about its architecture.
+
+    ``contents``: digest of each of its floating-point initializers. ``weights``: those that are
+    known to be weights and nothing else, since a network that differs in them gave the same
+    program; any other might also have been read as a number (a bound, an exponent).
+    """
 
     program: Program
     plan: Plan
-    source: Source
-    others: str
+    contents: dict[str, str]
     notes: tuple[str, ...]
+    weights: set[str] = field(default_factory=set)
 
 
 def _floats(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
@@ -223,31 +231,37 @@ def _structure_key(
     return digest.hexdigest()
 
 
-def _contents(tensors: Mapping[str, onnx.TensorProto], names: set[str]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(names):
-        digest.update(tensors[name].SerializeToString(deterministic=True))
-    return digest.hexdigest()
+def _contents(tensors: Mapping[str, onnx.TensorProto]) -> dict[str, str]:
+    return {
+        name: hashlib.sha256(tensor.SerializeToString(deterministic=True)).hexdigest()
+        for name, tensor in tensors.items()
+    }
 
 
-def _remember(
-    key: str, source: Source, normal: Source, lowered: Lowered, result: Compilation
-) -> None:
+def _remember(key: str, source: Source, normal: Source, result: Compilation) -> None:
+    """Note what one more network says about its architecture."""
     floats = _floats(source.proto)
-    names = {param.name for param in result.program.params}
-    if normal is not source or not names <= floats.keys():
+    params = result.program.params
+    computed = any(param.derived or param.name not in floats for param in params)
+    if normal is not source or computed or result.program.num_slots > MAX_REMEMBERED:
         return  # parameters that were computed have to be computed again
-    others = _contents(floats, floats.keys() - names)
-    _SEEN.put(key, _Seen(result.program, result.plan, source, others, result.notes))
+    contents = _contents(floats)
+    seen = _SEEN.get(key)
+    if seen is None or seen.plan is not result.plan:
+        _SEEN.put(key, _Seen(result.program, result.plan, contents, result.notes))
+        return
+    names = {param.name for param in params}
+    seen.weights |= {name for name in names if contents[name] != seen.contents[name]}
 
 
 def _known_plan(key: str, source: Source, max_elements: int) -> Compilation | None:
+    """The network with a plan that was made for another, where nothing but weights differs."""
     seen = _SEEN.get(key)
     if seen is None:
         return None
     floats = _floats(source.proto)
-    names = [param.name for param in seen.program.params]
-    if _contents(floats, floats.keys() - set(names)) != seen.others:
+    others = {name: tensor for name, tensor in floats.items() if name not in seen.weights}
+    if any(digest != seen.contents[name] for name, digest in _contents(others).items()):
         return None
     arrays = {}
     for param in seen.program.params:
