@@ -31,6 +31,7 @@ from ngc.passes.graph.emit import emit
 from ngc.passes.wire import Wiring
 from ngc.recompute.chains import Chains, Mismatch
 from ngc.recompute.parameters import Parameters
+from ngc.recompute.permuted import permutes_graph
 from ngc.recompute.sources import Pairs, distinct, sources_of
 from ngc.recompute.weighted import Weighted
 
@@ -264,4 +265,4 @@ def _difference(wanted: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.n
     return every[count > 0], every[count < 0]
 
 
-__all__ = ["Recomputation", "recompute"]
+__all__ = ["Recomputation", "permutes_graph", "recompute"]
