@@ -1,11 +1,12 @@
 """Whether the wires of a program are true, found out by running it in float64.
 
-Three statements, none of which trusts the rules that made the wires:
+Four statements, none of which trusts the rules that made the wires:
 
 edges         every output element of a weighted operation is the sum, over the edges into its
               neuron, of kernel entries times values of the source neuron;
 parameters    every scalar of a neuron is the entry that the operation applies to its elements;
-dependencies  changing one neuron's value changes the neurons downstream of it, and no others.
+reads         changing one neuron's value changes those that an operation computes from it;
+dependencies  and in the whole network, the neurons downstream of it; and no others.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def wired(body: str, exact: bool = True, **input_axes: tuple[int, ...]) -> Wirin
 def assert_true(wiring: Wiring, exact: bool = True) -> None:
     assert_edges_are_true(wiring)
     assert_parameters_are_true(wiring)
+    assert_reads_are_true(wiring, exact)
     assert_dependencies_are_true(wiring, exact)
 
 
@@ -51,6 +53,10 @@ def random_weights(program: Program, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(program.num_slots, generator=generator, dtype=torch.float64)
     weights[:FIRST_SLOT] = torch.tensor([0.0, 1.0])
+    for op in program.ops:
+        if isinstance(op, ir.BatchNorm):
+            variances = torch.from_numpy(op.var.numpy().copy())
+            weights[variances] = weights[variances].abs()
     return weights
 
 
@@ -224,7 +230,56 @@ def _attached(wiring: Wiring, number: int, role: str, neuron: int) -> list[int]:
 # --- dependencies ----------------------------------------------------------------------------
 
 
+def assert_reads_are_true(wiring: Wiring, exact: bool = True) -> None:
+    """Each operation by itself: which neurons change with a neuron that it reads."""
+    program = wiring.program
+    inputs = {op.out.name: _sample(op.out) for op in program.inputs}
+    weights = random_weights(program)
+    _, values = Executor(program, dtype=torch.float64).record(weights, inputs)
+    successors = _successors(wiring)
+    constants = {
+        n for b in wiring.births if b.role == "constant" for n in range(b.start, b.stop)
+    }  # nothing changes them
+    for number, op in enumerate(program.ops):
+        refs = [r for r in dict.fromkeys(op.inputs) if values[r].is_floating_point()]
+        if not refs:
+            continue
+        given = {ref: values[ref] for ref in op.inputs}
+        sources = tuple(ir.Input(out=program.values()[ref]) for ref in given)
+        one = Program("one", program.params, (*sources, op), (("y", op.out.name),))
+        run = Executor(one, dtype=torch.float64)
+        before = run(weights, given)["y"]
+        target = wiring.index[op.out.name].full()
+        held = set(np.unique(target).tolist())
+        read = {n for ref in refs for n in np.unique(wiring.index[ref].ids).tolist()} - constants
+        for neuron in sorted(read)[:8]:
+            changed: set[int] = set()
+            for seed in range(3):
+                moved = given | {
+                    ref: _moved(given[ref], wiring.index[ref].full() == neuron, seed)
+                    for ref in refs
+                }
+                after = run(weights, moved)["y"]
+                differs = (after != before) & ~after.isnan()
+                changed |= set(target[differs.numpy()].tolist())
+            # Data movement passes the neuron itself on.
+            expected = {dst for by, dst in successors[neuron] if by == number} | {neuron}
+            expected &= held
+            where = f"neuron {neuron} in {op.out.name}"
+            assert changed <= expected, f"{where} also changes {sorted(changed - expected)}"
+            if exact:
+                assert changed == expected, f"{where} leaves {sorted(expected - changed)} as it is"
+
+
+def _moved(value: torch.Tensor, where: np.ndarray, seed: int) -> torch.Tensor:
+    """The value with noise on some of its elements."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    noise = 2 * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+    return torch.where(torch.from_numpy(where.copy()), value + noise, value)
+
+
 def assert_dependencies_are_true(wiring: Wiring, exact: bool = True) -> None:
+    """The whole network: which neurons change, at the end, with a neuron."""
     program = wiring.program
     names = [op.out.name for op in program.ops]
     successors = _successors(wiring)
@@ -242,12 +297,7 @@ def assert_dependencies_are_true(wiring: Wiring, exact: bool = True) -> None:
         for neuron in np.unique(index).tolist()[:8]:
             changed = set()
             for seed in range(3):
-                moved = dict(given)
-                mask = torch.from_numpy(index == neuron)
-                noise = _sample(op.out, seed + 1) * 2
-                moved[op.out.name] = torch.where(
-                    mask, given[op.out.name] + noise, given[op.out.name]
-                )
+                moved = given | {op.out.name: _moved(given[op.out.name], index == neuron, seed)}
                 _, after = run.record(weights, moved, later)
                 for name in later:
                     differs = (after[name] != values[name]) & ~(after[name].isnan())
