@@ -114,8 +114,9 @@ def _numpy_name(dtype: onnx_ir.DataType) -> str:
 
 
 def plain_numbers(graph: onnx_ir.Graph) -> set[str]:
-    """Initializers of one entry that are constants of the code: torch's exporter turns those into
-    initializers too, but marks the ones that come from parameters and buffers."""
+    """Initializers of one number that are constants of the code: torch's exporter turns those into
+    initializers too (the zero bias of a convolution without bias, the ones and zeros that group
+    normalisation is written with), but marks the ones that come from parameters and buffers."""
     values = graph.initializers
     if not any(PARAMETER_MARK in value.metadata_props for value in values.values()):
         return set()
@@ -129,8 +130,15 @@ def plain_numbers(graph: onnx_ir.Graph) -> set[str]:
     return {
         name
         for name, value in values.items()
-        if value.const_value is not None and value.const_value.size == 1 and not learned(value)
+        if value.const_value is not None and not learned(value) and _is_uniform(value.const_value)
     }
+
+
+def _is_uniform(tensor: onnx_ir.TensorProtocol) -> bool:
+    if tensor.size == 1 or not tensor.dtype.is_floating_point():
+        return tensor.size == 1
+    array = tensor.numpy()
+    return array.size > 0 and bool((array == array.flat[0]).all())
 
 
 class Walk:

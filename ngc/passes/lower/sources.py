@@ -1,7 +1,8 @@
 """Tensors out of nothing but attributes and shapes: Constant, Shape, Range and their kin.
 
 None of them is learned, except a floating-point Constant of more than one entry: some exporters
-keep weights there.
+keep weights there. One that is all zeros or all ones is taken for the constant of the code that it
+nearly always is (torch's legacy exporter writes group normalisation with such ones).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from ngc.passes.lower.base import Builder, Known, Operand, is_float, lowers, wid
 def constant(b: Builder, node: onnx_ir.Node) -> Operand:
     """The tensor of whichever value attribute the node has."""
     array = _constant(b, node)
-    if is_float(str(widen(array).dtype)) and array.size > 1:
+    uniform = array.size > 0 and array.flat[0] in (0, 1) and bool((array == array.flat[0]).all())
+    if is_float(str(widen(array).dtype)) and array.size > 1 and not uniform:
         return b.parameter(node.outputs[0].name or node.name or "constant", array)
     return Known(widen(array))
 
