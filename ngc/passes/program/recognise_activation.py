@@ -40,14 +40,18 @@ class RecogniseActivation(ProgramPass):
 def _step(op: Op, scope: Scope) -> Op | Ref | None:
     if not isinstance(op, ir.Activation | ir.Combine):
         return None
+    if not op.out.dtype.startswith("float"):
+        return None
     if isinstance(op, ir.Combine) and op.fn == "where":
-        return _unguarded(op, scope)
+        unguarded = _unguarded(op, scope)
+        if unguarded is not None:
+            return unguarded
     for form in FORMS:
         for found in matches(form.pattern, op, scope):
             x = scope.value(found.values["x"])
             if x.shape != op.out.shape or x.dtype != op.out.dtype or not form.holds(found):
                 continue
-            a = tuple(found.numbers[name] for name in form.numbers) or form.a
+            a = (*(found.numbers[name] for name in form.numbers), *form.a)
             return ir.Activation(out=op.out, origin=op.origin, x=x.name, fn=form.fn, a=a)
     return None
 
@@ -67,8 +71,8 @@ def _unguarded(op: ir.Combine, scope: Scope) -> Ref | None:
 
 @dataclass(frozen=True)
 class Form:
-    """``pattern`` is the activation ``fn`` of x, where ``holds``; its numbers are ``a``, or those
-    the pattern binds to ``numbers``."""
+    """``pattern`` is the activation ``fn`` of x, where ``holds``; its numbers are those the pattern
+    binds to ``numbers``, then ``a``."""
 
     fn: str
     pattern: Pattern
@@ -83,6 +87,13 @@ X = Any("x")
 def half(m: Match) -> bool:
     """The factor outside times that of 1 + erf is one half."""
     return close(m.numbers["scale"] * m.numbers["inner"], 0.5)
+
+
+def mirrored(m: Match) -> bool:
+    """The limit below is that above, negated; so are the terms added beyond them."""
+    below, above = m.numbers["below"], m.numbers["above"]
+    minus, plus = m.numbers.get("minus", 0.0), m.numbers.get("plus", 0.0)
+    return above >= 0 and close(below, -above) and close(minus, -plus)
 
 
 def one_plus(x: Pattern) -> Pattern:
@@ -109,6 +120,9 @@ BEYOND = OneOf(
 GUARDED = Combined("where", BEYOND, X, Product("scale", Act("softplus", Product("beta", X))))
 SIXTH = 1 / 6
 RELU6_OF_X_PLUS_3 = Act("clip", Act("affine", X, 1.0, 3.0), 0.0, 6.0)
+NOTHING = OneOf(Constant(0.0), Product(0.0, X))
+ABOVE = Combined("greater", X, Constant("above"))
+BELOW = Combined("less", X, Constant("below"))
 
 FORMS: tuple[Form, ...] = (
     Form("softplus", Act("log", Act("affine", Act("exp", X), 1.0, 1.0))),
@@ -125,4 +139,49 @@ FORMS: tuple[Form, ...] = (
     Form("hard_sigmoid", Product(SIXTH, RELU6_OF_X_PLUS_3), a=(SIXTH, 0.5)),
     Form("hard_swish", Product(SIXTH, X, RELU6_OF_X_PLUS_3)),
     Form("hard_swish", Product(1.0, X, Act("hard_sigmoid", X, SIXTH, 0.5))),
+    Form("power", Combined("mul", X, X), a=(2.0,)),
+    Form("relu", Combined("where", Combined("less_equal", X, Constant(0.0)), NOTHING, X)),
+    Form("relu", Combined("where", Combined("greater", X, Constant(0.0)), X, NOTHING)),
+    Form(
+        "thresholded_relu",
+        OneOf(
+            Combined("where", Combined("less_equal", X, Constant("above")), NOTHING, X),
+            Combined("where", ABOVE, X, NOTHING),
+        ),
+        numbers=("above",),
+    ),
+    Form(  # hard: what is not shrunk to zero stays as it is
+        "shrink",
+        Combined("where", Combined("less_equal", Act("abs", X), Constant("above")), NOTHING, X),
+        numbers=("above",),
+        a=(0.0,),
+    ),
+    Form(
+        "shrink",
+        Combined("where", Combined("or", ABOVE, BELOW), X, NOTHING),
+        numbers=("above",),
+        a=(0.0,),
+        holds=mirrored,
+    ),
+    Form(  # soft: what is not shrunk to zero comes nearer to it
+        "shrink",
+        Combined(
+            "where",
+            Combined("greater", Act("abs", X), Constant("above")),
+            Combined("sub", X, Product("plus", Act("sign", X))),
+            NOTHING,
+        ),
+        numbers=("above", "plus"),
+        holds=lambda m: m.numbers["above"] >= 0,
+    ),
+    Form(
+        "shrink",
+        Combined(
+            "add",
+            Combined("where", ABOVE, Act("affine", X, 1.0, "minus"), NOTHING),
+            Combined("where", BELOW, Act("affine", X, 1.0, "plus"), NOTHING),
+        ),
+        numbers=("above", "plus"),
+        holds=mirrored,
+    ),
 )

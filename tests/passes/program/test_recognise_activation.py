@@ -185,6 +185,92 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
+def number(name: str, value: float) -> str:
+    return f"%{name} = constant float64 [] data=float64[]{{{value}}}"
+
+
+def compare(name: str, fn: str, *xs: str) -> str:
+    return combine(name, fn, *xs, dtype="bool")
+
+
+ZERO, LIMIT, BELOW = number("zero", 0.0), number("k", 0.3), number("l", -0.3)
+SIZE = act("a", "abs", "x")
+SHRUNK = (affine("up", "x", 1.0, 0.3), affine("down", "x", 1.0, -0.3))
+
+CASES |= {
+    "power, a product with itself": (
+        (combine("y", "mul", "x", "x"),),
+        act("y", "power", "x", 2.0),
+    ),
+    "relu, zero below": (
+        (ZERO, compare("c", "less_equal", "x", "zero"), combine("y", "where", "c", "zero", "x")),
+        act("y", "relu", "x"),
+    ),
+    "relu, itself above": (
+        (ZERO, compare("c", "greater", "x", "zero"), combine("y", "where", "c", "x", "zero")),
+        act("y", "relu", "x"),
+    ),
+    "thresholded_relu": (
+        (
+            ZERO,
+            LIMIT,
+            compare("c", "less_equal", "x", "k"),
+            combine("y", "where", "c", "zero", "x"),
+        ),
+        act("y", "thresholded_relu", "x", 0.3),
+    ),
+    "shrink, hard, by size": (
+        (
+            ZERO,
+            LIMIT,
+            SIZE,
+            compare("c", "less_equal", "a", "k"),
+            combine("y", "where", "c", "zero", "x"),
+        ),
+        act("y", "shrink", "x", 0.3, 0.0),
+    ),
+    "shrink, hard, by two limits": (
+        (
+            ZERO,
+            LIMIT,
+            BELOW,
+            compare("c", "greater", "x", "k"),
+            compare("d", "less", "x", "l"),
+            compare("e", "or", "c", "d"),
+            combine("y", "where", "e", "x", "zero"),
+        ),
+        act("y", "shrink", "x", 0.3, 0.0),
+    ),
+    "shrink, soft, by size": (
+        (
+            LIMIT,
+            SIZE,
+            compare("c", "greater", "a", "k"),
+            act("s", "sign", "x"),
+            affine("t", "s", 0.3, 0.0),
+            combine("d", "sub", "x", "t"),
+            affine("n", "x", 0.0, 0.0),
+            combine("y", "where", "c", "d", "n"),
+        ),
+        act("y", "shrink", "x", 0.3, 0.3),
+    ),
+    "shrink, soft, by two limits": (
+        (
+            ZERO,
+            LIMIT,
+            BELOW,
+            *SHRUNK,
+            compare("c", "greater", "x", "k"),
+            combine("p", "where", "c", "down", "zero"),
+            compare("d", "less", "x", "l"),
+            combine("q", "where", "d", "up", "zero"),
+            combine("y", "add", "p", "q"),
+        ),
+        act("y", "shrink", "x", 0.3, 0.3),
+    ),
+}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_recognised(case: str) -> None:
     lines, result = CASES[case]
@@ -219,6 +305,21 @@ UNCHANGED = {
         affine("o", "e", 0.5, 0.5),
         combine("y", "mul", "x", "o"),
     ),
+    "a shrink of two different limits": (
+        ZERO,
+        LIMIT,
+        number("l", -0.5),
+        compare("c", "greater", "x", "k"),
+        compare("d", "less", "x", "l"),
+        compare("e", "or", "c", "d"),
+        combine("y", "where", "e", "x", "zero"),
+    ),
+    "another value above": (
+        ZERO,
+        LIMIT,
+        compare("c", "less_equal", "x", "zero"),
+        combine("y", "where", "c", "k", "x"),
+    ),
     "a guard at a small threshold": (
         "%k = constant float64 [] data=float64[]{2.0}",
         combine("g", "greater", "x", "k", dtype="bool"),
@@ -236,3 +337,9 @@ def test_left_alone(case: str) -> None:
 def test_an_inner_value_that_is_an_output_stays() -> None:
     lines = (act("s", "sigmoid", "x"), combine("y", "mul", "x", "s"))
     unchanged(PASS, body(*lines) + " s=%s")
+
+
+def test_integers_are_left_alone() -> None:
+    """An Activation of integers may wrap around otherwise than a product does."""
+    text = body(combine("y", "mul", "x", "x")).replace("float64", "int64")
+    unchanged(PASS, text)
