@@ -39,12 +39,14 @@ def fold_batch_norm(model: onnx_ir.Model) -> Folded:
 
     The model given is not changed; it comes back as it is where there is nothing to fold.
     """
-    if not any(_is_inference(node) for node in model.graph):
+    if not any(node.op_type == "BatchNormalization" for node in model.graph):
         return Folded(model, {})
-    model = model.clone()
+    given, model = model, model.clone()
     if any(value.shape is None for node in model.graph for value in node.outputs):
         # Ranks decide how a lone scale is shaped.
         model = ShapeInferencePass()(model).model
+    if not any(_is_inference(node) for node in model.graph):
+        return Folded(given, {})
     # From IR version 4 on initializers need not be listed among the inputs.
     model.ir_version = max(model.ir_version, 4)
     for value in list(model.graph.inputs):
@@ -69,6 +71,11 @@ def _is_inference(node: onnx_ir.Node) -> bool:
     return len(operands) == 4 and all(a is not None and a.ndim == 1 for a in operands)
 
 
+def _reads_only_form(node: onnx_ir.Node, k: int) -> bool:
+    """Whether a node asks for shape or type of its input k, which folding leaves as they are."""
+    return node.op_type == "Shape" or (node.op_type == "CastLike" and k == 1)
+
+
 @dataclass
 class _Folder:
     model: onnx_ir.Model
@@ -90,7 +97,9 @@ class _Folder:
         x, y = norm.inputs[0], norm.outputs[0]
         assert x is not None
         before = x.producer()
-        alone = len(x.uses()) == 1 and not x.is_graph_output()
+        alone = not x.is_graph_output() and all(
+            node is norm or _reads_only_form(node, k) for node, k in x.uses()
+        )
         if before is not None and alone and self._into(before, norm, a, c):
             onnx_ir.convenience.replace_all_uses_with(y, x, replace_graph_outputs=True)
             x.name = y.name
@@ -131,12 +140,12 @@ class _Folder:
         if changed is None:
             return False
         shift = (a * old.reshape(-1) + c).astype(weight.dtype)
-        self._exchange(node, 1, changed.astype(weight.dtype), node.inputs[1], norm.inputs[1:])
         reads = (*norm.inputs[1:], given)
+        if given is not None:  # first: it may be zeros in a shape read off the weight
+            self._exchange(node, 2, shift, given, reads)
+        self._exchange(node, 1, changed.astype(weight.dtype), node.inputs[1], norm.inputs[1:])
         if given is None:
             self._append(node, shift, f"{_name(node.inputs[1])}.bias", reads)
-        else:
-            self._exchange(node, 2, shift, given, reads)
         if "beta" in node.attributes:
             node.attributes.add(onnx_ir.AttrFloat32("beta", 1.0))
         return True

@@ -141,3 +141,19 @@ def test_a_norm_in_training_is_left_alone() -> None:
     folded = fold_batch_norm(source.model)
     assert folded.model is source.model
     assert folded.sources == {}
+
+
+def test_tensors_that_torch_fills_by_shape_are_constants() -> None:
+    """The exporter's zero bias of a Conv without one, and its BatchNormalization without scale."""
+    body = """
+        zero = Constant<value_float = 0.0>() like = CastLike(zero, x)
+        c = Shape<start = 0, end = 1>(w) b = Expand(like, c)
+        u = Conv(x, w, b)
+        one = Constant<value_floats = [1.0]>() same = CastLike(one, u)
+        channels = Shape<start = 1, end = 2>(u) ones = Expand(same, channels)
+        n = BatchNormalization(u, ones, o, m, v)
+        y = Relu(n)
+    """
+    operators, folded = fold(model(body, "1, 3, 6, 6", {"w": tensor(4, 3, 3, 3)}))
+    assert {"BatchNormalization", "Mul", "Add"}.isdisjoint(operators)
+    assert set(names(folded)) - NORM.keys() == {"w", "b"}
