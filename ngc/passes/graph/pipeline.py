@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ngc.errors import BudgetError
 from ngc.ir.graph import Graph
 from ngc.ir.program import Program
 from ngc.options import Options
@@ -53,10 +54,18 @@ def build_graph(wiring: Wiring, options: Options, max_taps: int = 2**28, after: 
     directions = 3 if options.reverse == "features" else 1
     padded = KernelPadding(options.kernel, options.linear_as, directions)(graph)
     assert padded.layout is not None
-    width = padded.layout.width * directions
     if options.storage == "ragged":
         return graph
     chosen = options.storage == "padded" or options.kernel is not None or directions > 1
-    if not chosen and graph.num_edges * width > AUTO_PADDED_ENTRIES:
+    entries = graph.num_edges * padded.layout.width * directions
+    if not chosen and entries > AUTO_PADDED_ENTRIES:
         return graph
+    if entries > max_taps:
+        size = "x".join(str(n) for n in padded.layout.kernel)
+        raise BudgetError(
+            f"{graph.num_edges:,} edges with kernels padded to {size} have {entries:,} entries "
+            f"(limit {max_taps:,})",
+            where=graph.name,
+            hint="--storage ragged, or a larger --max-elements",
+        )
     return padded

@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from ngc.errors import OptionError
+from ngc.errors import BudgetError, OptionError
 from ngc.ir.graph import EdgeBlock, Layout, aligned
+from ngc.ir.text import parse_program
+from ngc.options import Options
+from ngc.passes.graph.pipeline import build_graph
+from ngc.passes.wire import wire
 from tests.passes.graph.golden import golden, graph_after, unchanged
 
 CNN = """
@@ -100,3 +104,17 @@ def test_without_kernels_there_is_one_column() -> None:
 
 def test_a_laid_out_graph_stays() -> None:
     unchanged(CNN, "kernel kernel")
+
+
+def test_padding_beyond_the_budget_is_refused_with_a_way_out() -> None:
+    text = """program p {
+  @w = param float32 [4,3,3,3]
+  %x = input float32 [1,3,5,5]
+  %y = convolution float32 [1,4,3,3] x=%x weight=@w strides=[1,1] pads=[0,0,0,0] dilations=[1,1] groups=1
+  return y=%y
+}
+"""
+    wiring = wire(parse_program(text))
+    with pytest.raises(BudgetError, match="12 edges with kernels padded to 3x3 have 108 entries"):
+        build_graph(wiring, Options(storage="padded"), max_taps=100)
+    assert build_graph(wiring, Options(storage="ragged"), max_taps=100).layout is None
