@@ -191,7 +191,8 @@ class _Recompute:
         kernel = kernel_of(one, values)
         arrays = [torch.from_numpy(np.array(index[ref].full())) for ref in op.inputs]
         try:
-            moved = kernel.function(*arrays, *map(torch.from_numpy, kernel.constants))
+            constants = [torch.from_numpy(np.array(constant)) for constant in kernel.constants]
+            moved = kernel.function(*arrays, *constants)
         except UnsupportedOp:
             return None
         source, target = moved.numpy().reshape(-1), out.full().reshape(-1)
