@@ -24,7 +24,7 @@ import torch
 from ngc.backends.torch_kernels import kernel_of
 from ngc.errors import UnsupportedOp
 from ngc.ir import program as ir
-from ngc.ir.graph import EDGE_KINDS, NODE_KINDS, EdgeBlock, Graph, category
+from ngc.ir.graph import EDGE_KINDS, NODE_KINDS, NODE_ROLES, EdgeBlock, Graph, category
 from ngc.ir.program import Value
 from ngc.ir.slots import FIRST_SLOT, ONE
 from ngc.passes.graph.emit import emit
@@ -242,10 +242,16 @@ class _Recompute:
         """Activation, pooling and role of a node are those of the neurons in it."""
         nodes, granular = self.graph.nodes, emit(self.wiring).nodes
         plain = nodes.kind != category(NODE_KINDS, "flatten")
+        # An output counts as one, whatever else is in the node; then an input.
+        weight = np.array([NODE_ROLES.index(role) for role in ("hidden", "input", "output")])
+        rank = np.argsort(weight)
         for name in ("activation", "pool", "role"):
+            own, each = getattr(nodes, name), getattr(granular, name)
+            if name == "role":
+                own, each = rank[own], rank[each]
             expected = np.zeros(self.wiring.num_neurons, dtype=np.int64)
-            np.maximum.at(expected, self.chains.end, getattr(granular, name))
-            wrong = plain & (getattr(nodes, name) != expected[nodes.neuron])
+            np.maximum.at(expected, self.chains.end, each)
+            wrong = plain & (own != expected[nodes.neuron])
             if wrong.any():
                 raise Mismatch(f"node {int(np.flatnonzero(wrong)[0])} has another {name}")
 
