@@ -20,17 +20,20 @@ def graph_input(w: Wirer, op: ir.Input) -> IndexArray:
 
 @wires(ir.Parameter)
 def parameter(w: Wirer, op: ir.Parameter) -> IndexArray:
-    """Neurons without inputs; the parameter is their bias."""
+    """Neurons without inputs; the parameter is their bias. An axis along which it only repeats (a
+    class token for each of a batch) makes no positions."""
     axes = w.identity_axes[op.out.name]
     shape = op.out.shape
     own = [a for a in range(len(shape)) if a in axes]
-    places = [a for a in range(len(shape)) if a not in axes]
     sizes = [n if a in axes else 1 for a, n in enumerate(shape)]
     neurons = w.fresh(int(np.prod(sizes)))
     if op.data.size:
-        rows = (len(neurons), op.data.size // len(neurons))
-        slots = op.data.transpose((*own, *places)).reshape(rows)
-        w.attach("bias", neurons, slots.numpy(), tuple(shape[a] for a in places))
+        entries = IndexArray.of(op.data.numpy(), shape).ids
+        places = [a for a in range(len(shape)) if a not in axes and entries.shape[a] > 1]
+        entries = np.broadcast_to(entries, np.broadcast_shapes(entries.shape, sizes))
+        rest = [a for a in range(len(shape)) if a not in own + places]
+        rows = entries.transpose([*own, *places, *rest]).reshape(len(neurons), -1)
+        w.attach("bias", neurons, rows, tuple(shape[a] for a in places))
     return IndexArray(shape, neurons.reshape(sizes))
 
 

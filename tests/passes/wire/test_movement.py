@@ -69,6 +69,19 @@ def test_a_parameter_that_differs_by_position() -> None:
     assert w.wires[0].slots.numpy()[0, :, :, 0].tolist() == [[2, 5], [3, 6], [4, 7]]
 
 
+def test_a_parameter_repeated_for_a_batch_differs_by_no_position() -> None:
+    w = wired("""
+    @t = param float32 [1,1,3]
+    @w = param float32 [2,3]
+    %t = parameter float32 [4,1,3] data=@t{[4,1,3] offset=0 strides=[0,0,1]}
+    %y = linear float32 [4,1,2] x=%t weight=@w spec="bti,oi->bto"
+    return y=%y
+    """)
+    assert neurons(w, "t") == [[[0, 1, 2]]]
+    assert w.scalars[0].slots.tolist() == [2, 3, 4]
+    assert w.num_neurons == 3 + 2
+
+
 def test_a_constant_is_one_neuron() -> None:
     w = wired(
         HIDDEN
