@@ -19,9 +19,10 @@ from ngc.compiler import Compilation, make_plan
 from ngc.ir import program as ir
 from ngc.ir.graph import EdgeBlock, Graph
 from ngc.ir.slots import Array, Slots
+from ngc.ir.text import parse_program
 from ngc.oracle import Oracle
 from ngc.plan import Plan
-from ngc.proof import Check, Verification
+from ngc.proof import TINY, Check, Verification, difference, floor, tolerated
 
 RNG = np.random.default_rng(0)
 
@@ -570,3 +571,24 @@ def test_quantised_models_have_a_limit_of_their_own() -> None:
     verification, checks = outcome(ngc.compile(proto))
     assert verification.passed, verification.checks
     assert "not rounded to the grid" in checks["faithful"].figure
+
+
+def test_an_error_is_forgiven_only_where_rounding_alone_makes_one_like_it() -> None:
+    assert tolerated(error=3e-3, noise=1e-3)
+    assert not tolerated(error=3e-3, noise=1e-5)
+    assert not tolerated(error=float("inf"), noise=1e-3)
+    assert not tolerated(error=1.0, noise=float("inf"))
+
+
+def test_a_closed_sigmoid_is_measured_by_its_range() -> None:
+    text = """program p {
+  %x = input float32 [1,2]
+  %s = activation float32 [1,2] x=%x fn="sigmoid"
+  %r = reshape float32 [2] x=%s
+  return closed=%r open=%x
+}
+"""
+    program = parse_program(text)
+    assert (floor(program, "r"), floor(program, "x")) == (1e-3, TINY)
+    closed, expected = np.array([5e-9, 0.0]), np.array([0.0, 0.0])
+    assert difference(closed, expected, 1e-3)[0] < 1e-4 < difference(closed, expected)[0]
