@@ -406,7 +406,9 @@ def floor(program: Program, ref: str) -> float:
 
 def tolerated(error: float, noise: float) -> bool:
     """Whether an error is of the size that rounding makes in this network anyway."""
-    return error <= 4 * noise < 1
+    # One number is summed in many orders: runtimes differ among each other by more than one of
+    # them differs from the exact result.
+    return error <= 10 * noise < 1
 
 
 def difference(
