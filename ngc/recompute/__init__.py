@@ -36,6 +36,7 @@ from ngc.recompute.sources import Pairs, distinct, sources_of
 from ngc.recompute.weighted import Weighted
 
 SUMS = (ir.Linear, ir.Convolution, ir.ConvolutionTranspose, ir.Embedding)
+DOUBLE = 5_000_000  # up to so many slots, sums are in double precision
 MAX_ELEMENTS = 100_000_000  # of a value that is moved
 
 
@@ -61,7 +62,9 @@ class _Recompute:
         self.chains = Chains(wiring, graph)
         generator = torch.Generator().manual_seed(seed)
         # Every slot a number of its own, none of them near zero.
-        weights = torch.rand(wiring.program.num_slots, generator=generator) + 0.5
+        slots = wiring.program.num_slots
+        dtype = torch.float64 if slots <= DOUBLE else torch.float32
+        weights = torch.rand(slots, generator=generator, dtype=dtype) + 0.5
         weights[:FIRST_SLOT] = torch.tensor([0.0, 1.0])
         self.weighted = Weighted(self.chains, weights, seed)
         self.blocks: dict[int, list[EdgeBlock]] = {}
@@ -93,7 +96,7 @@ class _Recompute:
             blocks = [b for b in self.blocks.get(number, []) if b.kind != "flatten"]
             try:
                 error = self.operation(number, op, blocks)
-            except Mismatch as mismatch:
+            except (Mismatch, IndexError) as mismatch:  # nodes that are not there
                 faults.append(f"{op.origin or op.out.name} ({op.mnemonic}): {mismatch}")
                 continue
             if error is not None:
@@ -147,6 +150,10 @@ class _Recompute:
             if not isinstance(op, ir.Scale | ir.BatchNorm | ir.Normalise) and not _all_ones(block):
                 raise Mismatch(f"its {block.kind} edges carry weights")
             source, target = block.edge_index()
+            copied = self.graph.nodes.place[source, 0] >= 0
+            if copied.any():
+                one = int(source[copied][0])
+                raise Mismatch(f"it reads node {one}, which stands for one position only")
             held = self.chains.held_by(source)
             kept = ~self.zeros[held]
             self.chains.computed_in(number, target)
@@ -232,6 +239,7 @@ class _Recompute:
             if block.kind != "flatten":
                 continue
             wrong = (nodes.neuron[source] != nodes.neuron[target]) | ~virtual[target]
+            wrong |= nodes.place[source, 0] >= 0
             if wrong.any() or not _all_ones(block):
                 node = int(target[wrong][0]) if wrong.any() else int(target[0])
                 raise Mismatch(f"node {node} does not pass on the value that it stands for")

@@ -61,7 +61,9 @@ class Parameters:
         self.scalars = chains.graph.nodes.scalars
         self.seen = np.zeros(self.scalars.shape, dtype=bool)
         self.scaled = np.zeros(len(self.scalars), dtype=bool)
-        self.starts = np.array([birth.start for birth in chains.wiring.births])
+        births = chains.wiring.births
+        self.starts = np.array([birth.start for birth in births])
+        self.is_position = np.array([birth.role == "position" for birth in births])
 
     def check(self, number: int, op: ir.Op, blocks: Sequence[EdgeBlock]) -> None:
         """``blocks`` are those of the operation."""
@@ -102,7 +104,12 @@ class Parameters:
         found = np.full((len(nodes), taps), -1)
         for block in blocks:
             neuron = self.chains.held_by(block.src)  # [g, i]
-            tap = neuron - self.starts[np.searchsorted(self.starts, neuron, "right") - 1]
+            births = np.searchsorted(self.starts, neuron, "right") - 1
+            if not self.is_position[births].all():
+                raise Mismatch(
+                    f"node {int(block.src[~self.is_position[births]][0])} is no position"
+                )
+            tap = neuron - self.starts[births]
             slots = block.slots.numpy()[..., 0]  # [g, o, i]
             rows = place[block.dst][:, :, None]
             kept = np.broadcast_to((rows >= 0) & (tap[:, None, :] < taps), slots.shape)

@@ -26,7 +26,8 @@ from ngc.plan import read
 from ngc.recompute.chains import Chains, Mismatch, ranges
 from ngc.recompute.sources import spread_window, window, windows
 
-TOLERANCE = 1e-4
+# Of the scale of a result. Two weights nearer to each other than this could be exchanged unseen.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 CHUNK = 1 << 24  # weights gathered at a time
 
 # (weights [p, o, i, m, k], values [p, i, m, ...]) -> values of targets [p, o, ...]
@@ -62,7 +63,7 @@ class Weighted:
         self.place = chains.graph.nodes.place.astype(np.int64)
 
     def random(self, shape: Ints) -> Tensor:
-        return torch.randn(shape, generator=self.generator)
+        return torch.randn(shape, generator=self.generator, dtype=self.weights.dtype)
 
     def operand(self, slots: Slots) -> Tensor:
         return read(self.weights, slots).reshape(slots.shape)
@@ -196,7 +197,7 @@ class Weighted:
         num_nodes = self.chains.graph.num_nodes
         keys = [row * num_nodes + node for row, node, _ in parts]
         every, inverse = np.unique(np.concatenate([*keys, np.zeros(0, int)]), return_inverse=True)
-        total = torch.zeros(len(every), *rows.result.shape[1:])
+        total = torch.zeros(len(every), *rows.result.shape[1:], dtype=self.weights.dtype)
         start = 0
         for key, (_, _, values) in zip(keys, parts):
             own = torch.from_numpy(inverse[start : start + len(key)])
@@ -205,21 +206,34 @@ class Weighted:
         row, node = np.divmod(every, num_nodes)
         neuron = self.chains.computed_in(number, node)
         place = targets.entry(row, neuron)
-        return self.compare(total, rows.result, place, node)
+        return self.compare(number, total, rows.result, targets, place, node)
 
-    def compare(self, found: Tensor, result: Tensor, place: np.ndarray, node: np.ndarray) -> float:
-        """``found`` [n, ...] against the results at ``place`` [n]; those left out must be zero."""
+    def compare(
+        self,
+        number: int,
+        found: Tensor,
+        result: Tensor,
+        targets: _Lookup,
+        place: np.ndarray,
+        node: np.ndarray,
+    ) -> float:
+        """``found`` [n, ...] in nodes [n] against the results at ``place`` [n]. Other nodes of the
+        operation have no edges: what they compute must be zero."""
         if result.numel() == 0:
             return 0.0
-        rest = np.setdiff1d(np.arange(len(result)), place)
-        if len(rest) and bool((result[torch.from_numpy(rest)] != 0).any()):
-            raise Mismatch("some of its neurons have no incoming edges")
+        born = self.chains.born(number)
+        which, nodes = self.chains.nodes_of(born)
+        bare = ~np.isin(nodes, node)
+        for neuron, alone in zip(born[which[bare]], nodes[bare]):
+            if bool((result[int(targets.entry_anywhere(neuron[None])[0])] != 0).any()):
+                raise Mismatch(f"node {int(alone)} has no incoming edges")
         expected = result[torch.from_numpy(place)]
         scale = float(result.abs().max()) or 1.0
         error = (found - expected).abs() / scale
         worst = float(error.max()) if len(error) else 0.0
-        if not worst <= TOLERANCE:
-            where = np.unravel_index(int((error > TOLERANCE).int().argmax()), error.shape)
+        limit = TOLERANCE[found.dtype]
+        if not worst <= limit:
+            where = np.unravel_index(int((~(error <= limit)).int().argmax()), error.shape)
             raise Mismatch(
                 f"node {int(node[where[0]])}: its edges give {float(found[where]):.6g}, "
                 f"the operation {float(expected[where]):.6g}"
@@ -286,6 +300,10 @@ class Weighted:
             ordered = np.take_along_axis(held, order, -1)
             starts = np.ones(ordered.shape, dtype=bool)
             starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+            where = place[..., 0] * (int(place[..., 1].max()) + 1) + place[..., 1]
+            where = np.take_along_axis(where, order, -1)
+            if (~starts[:, 1:] & (where[:, 1:] == where[:, :-1])).any():
+                raise Mismatch("two of its sources stand for one position of a neuron")
             begin = np.maximum.accumulate(np.where(starts, np.arange(held.shape[1]), 0), axis=1)
             np.put_along_axis(rank, order, np.arange(held.shape[1]) - begin, -1)
             run = starts.cumsum(axis=1) - 1
@@ -342,7 +360,7 @@ class Weighted:
             rows.append(row)
             nodes.append(block.dst[group, 0])
         place = np.concatenate(rows)
-        return self.compare(torch.cat(found), result, place, np.concatenate(nodes))
+        return self.compare(number, torch.cat(found), result, lookup, place, np.concatenate(nodes))
 
     def embedding(self, number: int, op: ir.Embedding, blocks: Sequence[EdgeBlock]) -> float:
         """Every row of the table against the edges from its one-hot neuron."""
