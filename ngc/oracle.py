@@ -22,7 +22,6 @@ from types import TracebackType
 
 import numpy as np
 import onnx
-import onnx_ir
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
@@ -224,32 +223,3 @@ def _assign(message: onnx.ModelProto | onnx.GraphProto, name: str, value: object
         setattr(message, name, value)
     else:
         getattr(message, name).MergeFrom(value)
-
-
-def random_inputs(
-    model: onnx_ir.Model,
-    shapes: Mapping[str, tuple[int, ...]],
-    seed: int = 0,
-    ranges: Mapping[str, tuple[int, int]] | None = None,
-) -> dict[str, np.ndarray]:
-    """Inputs for a model: floats normal, integers from ``ranges`` (low, end; default 0 and 1),
-    booleans by coin, strings ``"a"``."""
-    random = np.random.default_rng(seed)
-    result: dict[str, np.ndarray] = {}
-    for value in model.graph.inputs:
-        if value.name is None or value.name in model.graph.initializers:
-            continue
-        shape = tuple(shapes[value.name])
-        if value.dtype in (None, onnx_ir.DataType.STRING):
-            result[value.name] = np.full(shape, "a", dtype=object)
-            continue
-        assert value.dtype is not None
-        dtype = value.dtype.numpy()
-        if value.dtype == onnx_ir.DataType.BOOL:
-            result[value.name] = random.integers(0, 2, shape).astype(bool)
-        elif value.dtype.is_integer():
-            low, end = (ranges or {}).get(value.name, (0, 2))
-            result[value.name] = random.integers(low, max(end, low + 1), shape).astype(dtype)
-        else:
-            result[value.name] = random.standard_normal(shape).astype(np.float32).astype(dtype)
-    return result

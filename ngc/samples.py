@@ -16,6 +16,11 @@ from ngc.ir.slots import FIRST_SLOT, Slots
 Arrays = dict[str, np.ndarray]
 
 
+# Integers that index no table are drawn from this many values: enough to tell bytes, categories
+# and positions apart.
+FREE_INTEGERS = 256
+
+
 def random_inputs(program: Program, seed: int) -> Arrays:
     """Standard normal numbers; for integers, ids that every table they index has."""
     rng = np.random.default_rng(seed)
@@ -25,31 +30,67 @@ def random_inputs(program: Program, seed: int) -> Arrays:
         value = op.out
         dtype = np.dtype(value.dtype)
         if dtype == np.bool_:
-            inputs[value.name] = rng.random(value.shape) < 0.5
+            inputs[value.name] = np.asarray(rng.random(value.shape) < 0.5)
         elif dtype.kind in "iu":
-            high = limits.get(value.name, 2)
-            inputs[value.name] = rng.integers(0, high, value.shape).astype(dtype)
+            high = min(limits.get(value.name, FREE_INTEGERS), np.iinfo(dtype).max)
+            inputs[value.name] = np.asarray(rng.integers(0, high, value.shape), dtype=dtype)
         else:
-            inputs[value.name] = rng.standard_normal(value.shape).astype(dtype)
+            inputs[value.name] = np.asarray(rng.standard_normal(value.shape), dtype=dtype)
     return inputs
 
 
 def _id_limits(program: Program) -> dict[str, int]:
-    """For each integer input that indexes a table, the size of the smallest one."""
-    source: dict[str, str] = {op.out.name: op.out.name for op in program.inputs}
+    """For each integer input, how many values from 0 on it may take: rows of the smallest table
+    that it indexes, numbers that it is compared with. Ids computed in a way that is not followed
+    here stay 0 or 1."""
+    # Value -> (input, what has been added to it on the way at most).
+    trace: dict[str, tuple[str, int]] = {op.out.name: (op.out.name, 0) for op in program.inputs}
+    touched: dict[str, str] = {op.out.name: op.out.name for op in program.inputs}
+    constants = {op.out.name: op for op in program.ops if isinstance(op, ir.Constant)}
     shapes = {name: value.shape for name, value in program.values().items()}
     limits: dict[str, int] = {}
+
+    def limit(ref: str, size: int) -> None:
+        source, added = trace.get(ref, (touched.get(ref, ""), size - 2))
+        if source:
+            limits[source] = max(1, min(size - added, limits.get(source, size)))
+
     for op in program.ops:
-        size, ref = 0, ""
+        known = [ref for ref in op.inputs if ref in touched]
         if isinstance(op, ir.Embedding):
-            size, ref = op.weight.shape[0], op.ids
-        elif isinstance(op, ir.Gather) and op.fn != "nd":
-            size, ref = shapes[op.x][op.axis], op.ids
-        if size and ref in source:
-            limits[source[ref]] = min(size, limits.get(source[ref], size))
-        if (op.is_view or isinstance(op, ir.Cast)) and op.inputs[0] in source:
-            source[op.out.name] = source[op.inputs[0]]
+            limit(op.ids, op.weight.shape[0])
+        elif isinstance(op, ir.Gather):
+            limit(op.ids, min(shapes[op.x]) if op.fn == "nd" else shapes[op.x][op.axis])
+        elif isinstance(op, ir.Combine) and op.fn in ("equal", "less", "greater"):
+            for ref in set(op.inputs) & constants.keys():
+                largest = int(np.max(constants[ref].data.numpy(), initial=0))
+                for other in set(known) & trace.keys():
+                    limits.setdefault(trace[other][0], max(2, largest + 1))
+        if known:
+            touched[op.out.name] = touched[known[0]]
+        followed = _follow(op, trace, constants)
+        if followed is not None:
+            trace[op.out.name] = followed
     return limits
+
+
+def _follow(
+    op: ir.Op, trace: Mapping[str, tuple[str, int]], constants: Mapping[str, ir.Constant]
+) -> tuple[str, int] | None:
+    """The input that a value is, up to a constant that has been added."""
+    found = [ref for ref in op.inputs if ref in trace]
+    if len(found) != 1:
+        return None
+    source, added = trace[found[0]]
+    match op:
+        case _ if op.is_view or isinstance(op, ir.Cast):
+            return source, added
+        case ir.Activation(fn="affine", a=(1.0, offset)):
+            return source, added + max(0, math.ceil(offset))
+        case ir.Combine(fn="add", xs=xs) if all(r in constants for r in xs if r != found[0]):
+            largest = (int(constants[r].data.numpy().max()) for r in xs if r != found[0])
+            return source, added + sum(max(0, n) for n in largest)
+    return None
 
 
 def other_weights(
@@ -107,7 +148,7 @@ def calibrated(
 
 
 def tensors(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in inputs.items()}
+    return {name: torch.from_numpy(np.array(a)) for name, a in inputs.items()}
 
 
 def _as_stored(program: Program, weights: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ngc.frontends.onnx import load
-from ngc.oracle import Oracle, OracleError, random_inputs, write_model
+from ngc.oracle import Oracle, OracleError, write_model
 
 
 def model(op: str = "Relu", kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
@@ -77,21 +76,3 @@ def test_models_too_large_for_one_message_keep_their_weights_beside(
     assert (tmp_path / "model.data").stat().st_size == weight.nbytes
     with Oracle(path) as oracle:
         np.testing.assert_allclose(oracle.run({"x": X})["z"], X.clip(0) @ weight, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("kind", "dtype"),
-    [(TensorProto.FLOAT, "float32"), (TensorProto.DOUBLE, "float64"), (TensorProto.BOOL, "bool")],
-)
-def test_random_inputs_are_seeded_and_typed(kind: int, dtype: str) -> None:
-    source = load(model("Identity", kind))
-    a, b = (random_inputs(source.model, {"x": (2, 3)}, seed=1)["x"] for _ in range(2))
-    assert a.dtype == dtype
-    assert a.shape == (2, 3)
-    np.testing.assert_array_equal(a, b)
-
-
-def test_random_integers_keep_to_their_range() -> None:
-    source = load(model("Identity", TensorProto.INT64))
-    drawn = random_inputs(source.model, {"x": (50, 3)}, ranges={"x": (5, 8)})["x"]
-    assert set(drawn.reshape(-1).tolist()) == {5, 6, 7}
