@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +35,11 @@ def bind(plan: Plan, weights: Tensor) -> NeuralGraph | Batch:
 
     Differentiable in the weights; on their device; without a loop over networks.
     """
+    if not isinstance(weights, Tensor):
+        found = f"weights are a {type(weights).__module__}.{type(weights).__name__}"
+        raise OptionError(f"{found}, not a torch tensor", hint="torch.as_tensor(weights)")
+    if not weights.dtype.is_floating_point:
+        raise OptionError(f"weights have dtype {weights.dtype}", hint="weights.float()")
     if weights.dim() not in (1, 2) or weights.shape[-1] != plan.program.num_slots:
         raise OptionError(
             f"weights have shape {list(weights.shape)}",
@@ -99,16 +103,38 @@ def _frame(plan: Plan, many: int, device: torch.device) -> _Frame:
     return _Frame(features, slices, increments, batch, ptr, starts)
 
 
-def edge_features(graph: Data) -> Tensor:
+def edge_features(graph: Data) -> Tensor | None:
     """The numeric edge feature, padded or ragged."""
-    return graph.edge_attr if graph.edge_attr is not None else graph.edge_value
+    padded = graph.get("edge_attr")
+    return padded if padded is not None else graph.get("edge_value")
 
 
 def lift(plan: Plan, graph: Data, shared: str = "check") -> Tensor:
-    """Weights [slots] of a graph with the plan's structure; see ``Plan.lift``."""
-    return plan.lift(graph.x, edge_features(graph), shared)
+    """Weights [slots] of a graph with the plan's structure, or [many, slots] of a batch of them.
+
+    ``shared`` as in ``Plan.lift``.
+    """
+    many = graph.num_graphs if isinstance(graph, Batch) else 1
+    x, edges = graph.get("x"), edge_features(graph)
+    rows = plan.num_edges if plan.padded else plan.graph.num_taps
+    width = (plan.edge_width,) if plan.padded else ()
+    _require("x", x, (many * plan.num_nodes, BY_NAME["x"].width))
+    _require("edge_attr" if plan.padded else "edge_value", edges, (many * rows, *width))
+    if not isinstance(graph, Batch):
+        return plan.lift(x, edges, shared)
+    if (graph.ptr.diff() != plan.num_nodes).any():
+        raise OptionError(
+            f"the batch holds graphs that have not {plan.num_nodes} nodes, as the plan has",
+            hint="to_data_list(), and lift each graph with its own plan",
+        )
+    parts = zip(x.unflatten(0, (many, -1)), edges.unflatten(0, (many, -1)))
+    return torch.stack([plan.lift(*part, shared) for part in parts])
 
 
-def lift_batch(plan: Plan, graphs: Sequence[Data], shared: str = "check") -> Tensor:
-    """Weights [many, slots] of several graphs."""
-    return torch.stack([lift(plan, graph, shared) for graph in graphs])
+def _require(name: str, found: Tensor | None, expected: tuple[int, ...]) -> None:
+    if found is None or tuple(found.shape) != expected:
+        shape = "is not there" if found is None else f"has shape {list(found.shape)}"
+        raise OptionError(
+            f"{name} {shape}; of this plan it has shape {list(expected)}",
+            hint="the plan that the graph was bound with",
+        )

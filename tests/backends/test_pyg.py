@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
-from ngc.backends.pyg import NeuralGraph, bind, lift, lift_batch
+from ngc.backends.pyg import NeuralGraph, bind, lift
 from ngc.backends.schema import BY_NAME, FEATURES
 from ngc.errors import OptionError
 from ngc.options import Options
@@ -56,7 +59,34 @@ def test_a_bound_stack_comes_apart_again(options: Options) -> None:
     for graph, row in zip(graphs, weights, strict=True):
         assert isinstance(graph, NeuralGraph)
         assert_same(graph, bind(plan, row))
-    assert torch.equal(lift_batch(plan, graphs), weights)
+    assert torch.equal(torch.stack([lift(plan, graph) for graph in graphs]), weights)
+
+
+@pytest.mark.parametrize("options", LAYOUTS, ids=label)
+def test_a_batch_is_lifted_to_the_weights_of_all_its_networks(options: Options) -> None:
+    plan = make(CNN, options)
+    weights = random_weights(plan.program, 3)
+    assert torch.equal(lift(plan, bind(plan, weights)), weights)
+    assert torch.equal(lift(plan, bind(plan, weights[:1])), weights[:1])
+
+
+def test_a_graph_of_another_plan_is_not_lifted() -> None:
+    mlp, cnn = make(MLP, Options(kernel=(3, 3))), make(CNN, Options(flatten="virtual"))
+    graphs = [bind(plan, random_weights(plan.program)) for plan in (mlp, cnn)]
+    for graph in (graphs[1], Batch.from_data_list(graphs), Data()):
+        with pytest.raises(OptionError, match="of this plan it has shape"):
+            lift(mlp, graph)
+    ragged = make(MLP, Options(storage="ragged"))
+    with pytest.raises(OptionError, match="edge_value has shape"):
+        lift(ragged, graphs[0])
+
+
+def test_a_batch_of_unequal_graphs_is_not_lifted() -> None:
+    plan = make(MLP)
+    batch = bind(plan, random_weights(plan.program, 2))
+    batch.ptr = torch.tensor([0, 5, 12])
+    with pytest.raises(OptionError, match="graphs that have not 6 nodes"):
+        lift(plan, batch)
 
 
 def test_a_batch_of_two_mlps_by_eye() -> None:
@@ -135,3 +165,15 @@ def test_features_are_those_of_the_table(name: str, options: Options) -> None:
 def test_weights_of_another_length_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(OptionError, match="weights have shape"):
         bind(make(MLP), torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.zeros(15, np.float32), r"numpy.ndarray, not a torch tensor\n  try: torch.as_tensor"),
+        (torch.zeros(15, dtype=torch.int64), r"dtype torch.int64\n  try: weights.float"),
+    ],
+)
+def test_weights_of_another_type_are_refused(weights: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        bind(make(MLP), weights)
