@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from ngc.plan import Plan
 Model = str | Path | bytes | onnx.ModelProto | onnx_ir.Model
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Compilation:
     """A compiled model: every stage, and the weights of this one network.
 
@@ -58,6 +58,15 @@ class Compilation:
     plan: Plan
     notes: tuple[str, ...]
     max_elements: int = DEFAULT.max_elements
+
+    def __repr__(self) -> str:
+        figures = {
+            "nodes": self.plan.num_nodes,
+            "edges": self.plan.num_edges,
+            "params": sum(param.size for param in self.program.params),
+        }
+        listed = ", ".join(f"{name}={number}" for name, number in figures.items())
+        return f"Compilation({self.source.name!r}, {listed})"
 
     @cached_property
     def weights(self) -> torch.Tensor:
@@ -96,7 +105,7 @@ def compile(
     ``shapes`` gives inputs their sizes, ``dims`` gives named dimensions theirs; what stays open is
     bound to a small sample. Keyword arguments beyond these are fields of ``Options``.
     """
-    options = replace(options or Options(), **changes)
+    options = (options or Options()).changed(changes)
     source = load(model, budget=budget)
     key = _structure_key(source, options, shapes, dims) + str(budget)
     known = _known_plan(key, source, budget.max_elements)

@@ -161,6 +161,14 @@ def test_options_and_their_fields_are_one_thing() -> None:
     )
 
 
+def test_a_compilation_is_shown_by_its_name_and_size() -> None:
+    compiled = compile(network())
+    name, params = compiled.source.name, sum(param.size for param in compiled.program.params)
+    nodes, edges = compiled.plan.num_nodes, compiled.plan.num_edges
+    expected = f"Compilation({name!r}, nodes={nodes}, edges={edges}, params={params})"
+    assert repr(compiled) == expected
+
+
 def test_sizes_of_inputs_are_part_of_the_architecture() -> None:
     model = network()
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"

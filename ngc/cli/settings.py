@@ -125,31 +125,18 @@ def settings_of(flags: dict[str, Any]) -> Settings:
     from ngc.frontends.dims import parse_dim, parse_shape
 
     values = {f.name: flags[f.name] for f in fields(Options)}
-    if values["kernel"] is not None:
-        values["kernel"] = parse_kernel(values["kernel"])
     values["input_axes"] = dict(parse_axes(text) for text in values["input_axes"])
     shapes = dict(parse_shape(text) for text in flags["shape"])
     dims = dict(parse_dim(text) for text in flags["dim"])
     return Settings(Options(**values), Budget(max_elements=flags["max_elements"]), shapes, dims)
 
 
-def parse_kernel(text: str) -> tuple[int, ...]:
-    """``7x7`` as sizes."""
-    try:
-        return tuple(int(n) for n in text.split("x"))
-    except ValueError:
-        raise OptionError(f"cannot read the kernel size {text!r}", hint="--kernel 7x7") from None
-
-
-def parse_axes(text: str) -> tuple[str, tuple[int, ...]]:
+def parse_axes(text: str) -> tuple[str, str]:
     """``x=1,2`` as the name of an input and its axes."""
     name, found, axes = text.rpartition("=")
-    try:
-        if not name or not found:
-            raise ValueError
-        return name, tuple(int(axis) for axis in axes.split(",") if axis)
-    except ValueError:
-        raise OptionError(f"cannot read the axes {text!r}", hint="--input-axes x=1,2") from None
+    if not name or not found:
+        raise OptionError(f"cannot read the axes {text!r}", hint="--input-axes x=1,2")
+    return name, axes
 
 
 # --- commands -----------------------------------------------------------------------------------

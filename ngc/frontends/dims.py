@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -116,8 +117,7 @@ def _given_sizes(
     for name, shape in shapes.items():
         if name not in layout:
             raise OptionError(f"no input is called {name!r}; inputs: {', '.join(layout) or 'none'}")
-        if any(n < 0 for n in shape):
-            raise OptionError(f"shape {list(shape)} of {name} is negative")
+        shape = [_size(n, f"shape {shape!r} of {name}") for n in shape]
         axes = layout[name]
         if axes is None:
             layout[name] = axes = tuple(Axis("", n) for n in shape)
@@ -125,7 +125,9 @@ def _given_sizes(
             text = _text(axes)
             raise OptionError(f"input {name} has shape {text}; {list(shape)} has another rank")
         for axis, n in zip(axes, shape):
-            known = axis.size if axis.size is not None else sizes.setdefault(axis.key, int(n))
+            known = axis.size if axis.size is not None else sizes.setdefault(axis.key, n)
+            if n == 0 and axis.size is None:
+                raise OptionError(f"shape {shape} of {name} has a size that is not positive")
             if known != n:
                 raise OptionError(f"input {name} has shape {_text(axes)}, not {list(shape)}")
     names = {axis.key for axes in layout.values() for axis in axes or () if axis.size is None}
@@ -133,14 +135,28 @@ def _given_sizes(
         if name not in names:
             found = ", ".join(sorted(names)) or "none"
             raise OptionError(f"no open dimension is called {name!r}; there are: {found}")
-        if size < 0 or sizes.setdefault(name, size) != size:
-            raise OptionError(f"dimension {name} cannot be {size}")
+        number = _size(size, f"the size of dimension {name}")
+        if number == 0:
+            raise OptionError(f"size 0 of dimension {name} is not positive")
+        if sizes.setdefault(name, number) != number:
+            raise OptionError(f"dimension {name} cannot be {size}: a shape says {sizes[name]}")
     unknown = [name for name, axes in layout.items() if axes is None]
     for name in unknown:
         layout[name] = _axes_by_weights(model, name)
         if layout[name] is None:
             raise ShapeError("it has no shape", where=f"input {name}", hint=f"--shape {name}=1x3")
     return sizes
+
+
+def _size(given: object, what: str) -> int:
+    """A size as an integer that is not negative."""
+    try:
+        number = operator.index(given)  # type: ignore[arg-type]
+    except TypeError:
+        raise OptionError(f"{what} cannot be {given!r}, only whole numbers") from None
+    if number < 0:
+        raise OptionError(f"{what} is negative")
+    return number
 
 
 def _axes_by_weights(model: onnx_ir.Model, name: str) -> tuple[Axis, ...] | None:

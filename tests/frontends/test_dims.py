@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -81,6 +82,7 @@ def test_an_input_of_unknown_rank_needs_the_user() -> None:
         ({"x": [1, 3, 2]}, {"H": 3}, "dimension H cannot be 3"),
         ({}, {"Q": 3}, "no open dimension is called 'Q'; there are: H, N"),
         ({"x": [1, 3, -2]}, {}, "is negative"),
+        ({"x": [1, 3, "2"]}, {}, "cannot be '2', only whole numbers"),
     ],
 )
 def test_contradictions_are_refused(
@@ -100,6 +102,27 @@ def test_the_command_line_forms() -> None:
     for text in ("N", "N=-1", "=1"):
         with pytest.raises(OptionError, match="cannot read the dimension"):
             parse_dim(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("4", "the size of dimension H cannot be '4', only whole numbers"),
+        (4.0, "cannot be 4.0"),
+        (-1, "the size of dimension H is negative"),
+        (0, "size 0 of dimension H is not positive"),
+    ],
+)
+def test_a_size_is_a_positive_whole_number(size: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        bind_shapes(model(["N", "H"]), dims={"H": size})
+
+
+def test_only_the_model_can_make_a_size_0() -> None:
+    assert bind_shapes(model([0, 3])).shapes == {"x": (0, 3)}
+    assert bind_shapes(model([0, "H"]), {"x": [0, 3]}).shapes == {"x": (0, 3)}
+    with pytest.raises(OptionError, match="a size that is not positive"):
+        bind_shapes(model([0, "H"]), {"x": [0, 0]})
 
 
 def test_model_is_what_the_loader_returns() -> None:
