@@ -115,11 +115,11 @@ def lift(plan: Plan, graph: Data, shared: str = "check") -> Tensor:
     ``shared`` as in ``Plan.lift``.
     """
     many = graph.num_graphs if isinstance(graph, Batch) else 1
-    x, edges = graph.get("x"), edge_features(graph)
     rows = plan.num_edges if plan.padded else plan.graph.num_taps
     width = (plan.edge_width,) if plan.padded else ()
-    _require("x", x, (many * plan.num_nodes, BY_NAME["x"].width))
-    _require("edge_attr" if plan.padded else "edge_value", edges, (many * rows, *width))
+    x = _require("x", graph.get("x"), (many * plan.num_nodes, BY_NAME["x"].width))
+    name = "edge_attr" if plan.padded else "edge_value"
+    edges = _require(name, edge_features(graph), (many * rows, *width))
     if not isinstance(graph, Batch):
         return plan.lift(x, edges, shared)
     if (graph.ptr.diff() != plan.num_nodes).any():
@@ -131,10 +131,11 @@ def lift(plan: Plan, graph: Data, shared: str = "check") -> Tensor:
     return torch.stack([plan.lift(*part, shared) for part in parts])
 
 
-def _require(name: str, found: Tensor | None, expected: tuple[int, ...]) -> None:
+def _require(name: str, found: Tensor | None, expected: tuple[int, ...]) -> Tensor:
     if found is None or tuple(found.shape) != expected:
         shape = "is not there" if found is None else f"has shape {list(found.shape)}"
         raise OptionError(
             f"{name} {shape}; of this plan it has shape {list(expected)}",
             hint="the plan that the graph was bound with",
         )
+    return found
