@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 
@@ -10,8 +11,8 @@ class NgcError(Exception):
 
     def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
         self.message, self.where, self.hint = message, where, hint
-        text = f"{where}: {message}" if where else message
-        super().__init__(f"{text}\n  try: {hint}" if hint else text)
+        self.text = f"{where}: {message}" if where else message  # without the hint
+        super().__init__(f"{self.text}\n  try: {hint}" if hint else self.text)
 
 
 class ModelError(NgcError):
@@ -51,6 +52,11 @@ class UnsupportedOps(NgcError):
 
     def __init__(self, errors: Sequence[UnsupportedOp]) -> None:
         self.errors = tuple(errors)
-        lines = "\n".join(f"  {error}".replace("\n", "\n  ") for error in self.errors)
+        hints = Counter(error.hint for error in self.errors if error.hint)
         kinds = ", ".join(sorted({error.op_type for error in self.errors}))
-        super().__init__(f"cannot compile {len(self.errors)} node(s), operators: {kinds}\n{lines}")
+        lines = [f"cannot compile {len(self.errors)} node(s), operators: {kinds}"]
+        for error in self.errors:
+            text = error.text if hints[error.hint] > 1 else str(error)
+            lines.append(f"  {text}".replace("\n", "\n  "))
+        lines += [f"  try: {hint}" for hint, times in hints.items() if times > 1]
+        super().__init__("\n".join(lines))

@@ -130,6 +130,13 @@ def load(path: str | Path) -> GraphFile:
         raise ModelError("there is no such file", where=str(path))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's, zip's and unpickling errors; torch advises to run code
+        if isinstance(error, OSError) and error.strerror:
+            raise ModelError(f"cannot read it: {error.strerror}", where=str(path)) from error
+        raise ModelError("not a file that ngc wrote", where=str(path)) from error
+    if not isinstance(content, dict):
+        raise ModelError("not a file that ngc wrote", where=str(path))
+    try:
         if content["format"] != FORMAT:
             raise ModelError(f"format {content['format']}, ngc reads {FORMAT}", where=str(path))
         architectures = tuple(_architecture(entry) for entry in content["architectures"])
@@ -141,20 +148,22 @@ def load(path: str | Path) -> GraphFile:
         rests = tuple(entry["rest"] for entry in content["graphs"])
     except NgcError:
         raise
-    except Exception as error:  # torch, zip and unpickling errors alike: the file is not ours
-        line = (str(error).splitlines() or [""])[0][:200]
-        raise ModelError(f"not a file that ngc wrote ({line})", where=str(path)) from error
+    except KeyError as error:
+        found = f"not a file that ngc wrote: it has no entry {error}"
+        raise ModelError(found, where=str(path)) from error
+    except Exception as error:  # whatever an entry of a wrong type leads to
+        raise ModelError("not a file that ngc wrote, or a damaged one", where=str(path)) from error
     return GraphFile(architectures, graphs, numbers, names, rests)
 
 
 def _architecture(entry: dict[str, Any]) -> Architecture:
-    options = dict(entry["options"])
-    if options.get("kernel") is not None:
-        options["kernel"] = tuple(options["kernel"])
     skeleton = onnx.ModelProto()
     skeleton.ParseFromString(entry["skeleton"].numpy().tobytes())
     return Architecture(
-        parse_program(entry["program"]), Options(**options), skeleton, int(entry["max_elements"])
+        parse_program(entry["program"]),
+        Options().changed(entry["options"]),
+        skeleton,
+        int(entry["max_elements"]),
     )
 
 

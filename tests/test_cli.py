@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 from onnx.parser import parse_model
 from typer.testing import CliRunner, Result
 
@@ -96,6 +97,13 @@ def test_sizes_given_by_name_are_used(tmp_path: Path) -> None:
     assert row(result, "x")[-1] == "[7,4]"
 
 
+def test_a_size_of_0_is_refused(tmp_path: Path) -> None:
+    model = write(parse_model(OPEN), tmp_path / "open.onnx")
+    result = ngc_command("show", model, "--dim", "batch=0")
+    assert result.exit_code == 2
+    assert result.stderr == "error: size 0 of dimension batch is not positive\n"
+
+
 def test_sizes_that_were_chosen_are_said(tmp_path: Path) -> None:
     model = write(parse_model(OPEN), tmp_path / "open.onnx")
     result = ngc_command("show", model, "--level", "program")
@@ -122,7 +130,25 @@ def test_decompile_refuses_a_number_that_is_not_there(tiny: str, tmp_path: Path)
 def test_decompile_refuses_a_file_that_is_no_graph(tiny: str, tmp_path: Path) -> None:
     result = ngc_command("decompile", tiny, "-o", tmp_path / "back.onnx")
     assert result.exit_code == 2
-    assert "not a file that ngc wrote" in result.stderr
+    assert result.stderr.endswith("tiny.onnx: not a file that ngc wrote\n")  # no advice of torch's
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"weight": torch.zeros(2)}, "not a file that ngc wrote: it has no entry 'format'"),
+        (torch.zeros(2), "not a file that ngc wrote"),
+        ({"format": 1, "architectures": 3}, "not a file that ngc wrote, or a damaged one"),
+        ({"format": 0}, "format 0, ngc reads 1"),
+    ],
+)
+def test_files_that_torch_wrote_for_others_are_refused(
+    content: object, message: str, tmp_path: Path
+) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    result = ngc_command("decompile", tmp_path / "other.pt", "-o", tmp_path / "back.onnx")
+    assert result.exit_code == 2
+    assert result.stderr == f"error: {tmp_path / 'other.pt'}: {message}\n"
 
 
 # --- verify -------------------------------------------------------------------------------------
@@ -213,7 +239,7 @@ def test_symmetries_lists_families(tiny: str) -> None:
     result = ngc_command("symmetries", tiny)
     assert result.exit_code == 0, result.output
     assert row(result, "h")[:4] == ["h", "3", "1", "0.8"]
-    assert "1 families; order of the group: 6" in result.stdout
+    assert "1 family; order of the group: 6" in result.stdout
 
 
 def test_operators_lists_rules_with_their_opsets() -> None:
@@ -228,7 +254,8 @@ def test_a_missing_file_is_one_line_and_code_2(tmp_path: Path) -> None:
     result = ngc_command("show", tmp_path / "no.onnx")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")
-    assert "no.onnx" in result.stderr
+    assert result.stderr.count("no.onnx") == 1
+    assert "no.onnx: cannot read it: No such file" in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
 
@@ -254,6 +281,7 @@ def test_all_unsupported_operators_are_named_at_once(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "first" in result.stderr
     assert "second" in result.stderr
+    assert result.stderr.count("try: `ngc operators` lists what compiles") == 1
     assert not (tmp_path / "graph.pt").exists()
 
 

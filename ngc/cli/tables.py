@@ -114,9 +114,9 @@ def symmetry_table(model: str, group: SymmetryGroup) -> Table:
 
     rows = describe(group)
     power = group.log10_order
-    caption = f"{len(rows)} families; order of the group: 10^{power:.1f}"
-    if power < 6:
-        caption = f"{len(rows)} families; order of the group: {round(10**power):,}"
+    families = "1 family" if len(rows) == 1 else f"{len(rows)} families"
+    order = f"{round(10**power):,}" if power < 6 else f"10^{power:.1f}"
+    caption = f"{families}; order of the group: {order}"
     table = make_table(
         f"{model}: neurons that can be permuted",
         ("family", "size", "copies", "log10 of the order", "values whose neurons move together"),
@@ -125,10 +125,9 @@ def symmetry_table(model: str, group: SymmetryGroup) -> Table:
     )
     for row in rows:
         name = f"{'  ' * row.depth}{row.name}"
-        order = row.copies * math.lgamma(row.size + 1) / math.log(10)
-        add_row(
-            table, name, count(row.size), count(row.copies), f"{order:.1f}", ", ".join(row.ties)
-        )
+        log10 = row.copies * math.lgamma(row.size + 1) / math.log(10)
+        figures = (count(row.size), count(row.copies), f"{log10:.1f}")
+        add_row(table, name, *figures, ", ".join(row.ties))
     return table
 
 

@@ -157,13 +157,14 @@ def inside(folder: Path, location: str, where: str) -> Path:
 
 def _read_range(path: Path, offset: int, length: int | None, where: str, budget: Budget) -> bytes:
     """Bytes of a regular file, its size checked first."""
+    named = "it" if where == str(path) else str(path)
     try:
         # Non-blocking: opening a named pipe must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ModelError(f"{path} is not a regular file", where=where)
+                raise ModelError(f"{named} is not a regular file", where=where)
             wanted = status.st_size - offset if length is None else length
             if wanted < 0 or offset + wanted > status.st_size:
                 raise ModelError(
@@ -175,7 +176,7 @@ def _read_range(path: Path, offset: int, length: int | None, where: str, budget:
             data = file.read(wanted)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ModelError(f"cannot read {path}: {reason}", where=where) from None
+        raise ModelError(f"cannot read {named}: {reason}", where=where) from None
     if len(data) != wanted:
         raise ModelError(f"{path.name} ended after {len(data)} bytes", where=where)
     return data

@@ -452,7 +452,8 @@ def lower_node(b: Builder, node: onnx_ir.Node, operands: list[Any]) -> list[Any]
             node.op_type,
             f"{name} (opset {opset}) is not supported",
             where=b._origin,
-            hint="a rule in ngc/passes/lower/ (docs/adding-an-operator.md)",
+            hint="`ngc operators` lists what compiles; "
+            "docs/adding-an-operator.md says how to add one",
         )
     result = entry.rule(b, node, *operands)
     if isinstance(result, tuple):
