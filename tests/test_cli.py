@@ -44,7 +44,7 @@ def write(model: onnx.ModelProto, path: Path) -> str:
 
 
 def ngc_command(*words: object) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
+    return CliRunner(env={"COLUMNS": None}).invoke(app, [str(word) for word in words])
 
 
 def row(result: Result, first: str) -> list[str]:
@@ -199,6 +199,19 @@ def test_show_names_nodes_only_where_asked(tiny: str) -> None:
     assert row(ngc_command("show", tiny, "--level", "onnx", "--nodes"), "fc1")[1] == "Gemm"
     assert "2-4" not in ngc_command("show", tiny, "--level", "graph").stdout
     assert "2-4" in row(ngc_command("show", tiny, "--level", "graph", "--nodes"), "h")
+
+
+def test_no_table_is_wider_than_the_terminal(tmp_path: Path) -> None:
+    model, long = tiny_model(), "a_module_with_a_long_name." * 10
+    model.graph.node[0].name = long + "fc1"
+    model.graph.node[0].output[0] = model.graph.node[1].input[0] = long + "h"
+    path = write(model, tmp_path / "tiny.onnx")
+    runner = CliRunner(env={"COLUMNS": "70"})
+    for level in ("onnx", "program", "graph"):
+        result = runner.invoke(app, ["show", path, "--nodes", "--level", level])
+        assert result.exit_code == 0, result.output
+        assert max(len(line) for line in result.stdout.splitlines()) <= 70, result.stdout
+    assert long + "h" in ngc_command("show", path, "--level", "program").stdout
 
 
 def test_show_prints_text_that_parses_back(tiny: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -44,10 +45,13 @@ def add_row(table: Table, *cells: object) -> None:
 
 
 def show_tables(tables: Sequence[Table], lines: Sequence[str] = ()) -> None:
-    """Print tables, and lines after them. Into a pipe they take the width that they need."""
+    """Print tables, and lines after them, as wide as the terminal or as ``COLUMNS`` says at most.
+
+    Into a pipe, without ``COLUMNS``, tables take the width that they need.
+    """
     console = Console(file=sys.stdout, highlight=False)
     for table in tables:
-        if not console.is_terminal:
+        if not console.is_terminal and not os.environ.get("COLUMNS"):
             needed = console.measure(table, options=console.options.update(width=10_000))
             console.width = max(needed.maximum, 80)
         # Titles and captions of rich wrap at the width of their table.
