@@ -132,6 +132,18 @@ def test_a_loader_mixes_architectures() -> None:
     assert torch.equal(lift(plans[1], batch[3]), random_weights(plans[1].program, 2)[1])
 
 
+@pytest.mark.parametrize("shared", [
+    {"storage": "ragged", "reverse": "append"},
+    {"kernel": "3x3", "linear_as": "separate", "reverse": "features"},
+], ids=["ragged", "one kernel"])  # fmt: skip
+def test_options_that_let_architectures_share_a_batch(shared: dict[str, Any]) -> None:
+    plans = [make(MLP, Options(**shared)), make(CNN, Options(flatten="virtual", **shared))]
+    graphs = [bind(plan, random_weights(plan.program)) for plan in plans]
+    batch = Batch.from_data_list(graphs)
+    for k, graph in enumerate(graphs):
+        assert_same(batch[k], graph)
+
+
 def test_a_batch_of_batches() -> None:
     """Networks grouped by plan, then joined."""
     mlp, cnn = make(MLP, Options(kernel=(3, 3))), make(CNN, Options(flatten="virtual"))
