@@ -121,3 +121,9 @@ def test_same_seed_same_element() -> None:
     group = symmetries(wire(networks.conv_net()))
     assert (group.random_element(1) == group.random_element(1)).all()
     assert (group.random_element(1) != group.random_element(2)).any()
+
+
+def test_a_layer_without_neurons_has_no_symmetries() -> None:
+    net = networks.Net()
+    empty = net.act(net.linear(net.input(2, 3), 0))
+    assert symmetries(wire(net.done(net.linear(empty, 1)))).log10_order == 0

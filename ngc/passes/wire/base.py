@@ -169,6 +169,8 @@ class Wirer:
     def attach(self, role: str, neurons: np.ndarray, slots: np.ndarray, kernel: Ints) -> None:
         """A parameter of neurons [n] with slots [n, k]. One that varies by position hangs on the
         edges from k new position neurons, of which one is on at each position."""
+        if not slots.size:
+            return
         if slots.shape[1] == 1:
             self.wiring.scalars.append(Scalars(self.op, role, neurons, slots[:, 0]))
             return
