@@ -173,15 +173,18 @@ class _Folder:
         return False
 
     def _apart(self, norm: onnx_ir.Node, a: np.ndarray, c: np.ndarray) -> None:
-        """Mul by a and Add of c, shaped [channels, 1, ...]."""
+        """Mul by a and Add of c, shaped [channels, 1, ...] ([channels] before opset 7)."""
         x, y = norm.inputs[0], norm.outputs[0]
         assert x is not None
         if x.shape is None:
             return  # of unknown rank: it stays what it is
-        shape = (len(a), *[1] * (len(x.shape) - 2))
+        old = self.model.graph.opset_imports.get("", 1) < 7
+        shape = (len(a),) if old else (len(a), *[1] * (len(x.shape) - 2))
+        # Before opset 7 an operand is broadcast only where the node says so, and from which axis.
+        attributes = {"broadcast": 1, "axis": 1} if old else {}
         dtype = np.asarray(constant_of(norm.inputs[1])).dtype
-        mul = onnx_ir.node("Mul", [x], name=f"{norm.name}.scale")
-        add = onnx_ir.node("Add", [mul.outputs[0]], name=f"{norm.name}.shift")
+        mul = onnx_ir.node("Mul", [x], attributes, name=f"{norm.name}.scale")
+        add = onnx_ir.node("Add", [mul.outputs[0]], attributes, name=f"{norm.name}.shift")
         z, y_name, reads = add.outputs[0], y.name, norm.inputs[1:]
         mul.outputs[0].name = f"{y_name}.scaled"
         mul.outputs[0].shape, mul.outputs[0].type = x.shape, x.type
@@ -190,8 +193,8 @@ class _Folder:
         onnx_ir.convenience.replace_all_uses_with(y, z, replace_graph_outputs=True)
         self._remove(norm)
         z.name = y_name
-        for node, array, old in ((mul, a, reads[0]), (add, c, reads[1])):
-            self._append(node, array.reshape(shape).astype(dtype), _name(old), reads)
+        for node, array, read in ((mul, a, reads[0]), (add, c, reads[1])):
+            self._append(node, array.reshape(shape).astype(dtype), _name(read), reads)
 
     def _remove(self, node: onnx_ir.Node) -> None:
         """Remove a node that nothing reads, and the constants that only it read."""

@@ -6,10 +6,13 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+import torch
 from onnx import helper, numpy_helper, parser
 
+from ngc.backends.torch_exec import pack, run
 from ngc.frontends.onnx import load
 from ngc.oracle import Oracle
+from ngc.passes.lower.driver import lower
 from ngc.passes.normalize.fold_batch_norm import Folded, fold_batch_norm
 
 RANDOM = np.random.default_rng(0)
@@ -133,6 +136,20 @@ def test_elsewhere_the_norm_becomes_mul_and_add(body: str) -> None:
     assert "BatchNormalization" not in ops
     assert folded.sources == {"s": STATISTICS, "o": STATISTICS}
     assert folded.model.graph.initializers["s"].shape == (4, 1)
+
+
+def test_before_opset_7_mul_and_add_say_how_they_broadcast() -> None:
+    proto = model("z = Relu(x) y = BatchNormalization(z, s, o, m, v)", "1,4,3,3", {}, ir=3)
+    proto.opset_import[0].version = 6
+    source = load(proto)
+    folded = fold_batch_norm(source.model)
+    assert [node.op_type for node in folded.model.graph] == ["Relu", "Mul", "Add"]
+    x = torch.from_numpy(tensor(1, 4, 3, 3))
+    before, after = (
+        run(lowered.program, pack(lowered.program, lowered.arrays), {"x": x})["y"]
+        for lowered in (lower(m, {"x": (1, 4, 3, 3)}) for m in (source.model, folded.model))
+    )
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)
 
 
 def test_a_norm_in_training_is_left_alone() -> None:
