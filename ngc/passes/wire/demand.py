@@ -79,7 +79,11 @@ def _demands(op: ir.Op) -> list[tuple[Ref, list[int]]]:
 
 
 def _axes_behind(trail: IndexArray, axes: list[int], shape: Ints) -> Ints:
-    """Axes of the source along which its elements change when one walks along ``axes``."""
+    """Axes of the source along which its elements change when one walks along ``axes``.
+
+    Where different lines of elements lie at different places of such an axis (patches of an image,
+    pixels taken alternately), it is one of positions, cut into pieces: its pieces become entries of
+    kernels. The features of a row that is cut stay neurons."""
     rest = [a for a in range(len(trail.shape)) if a not in axes]
     full = trail.full().transpose([*rest, *axes])
     lines = full.reshape(-1, math.prod(trail.shape[a] for a in axes))
@@ -88,7 +92,10 @@ def _axes_behind(trail: IndexArray, axes: list[int], shape: Ints) -> Ints:
     # Padding and what is joined with it are not of the source: take the line that shows most.
     line = lines[(lines >= 0).sum(axis=1).argmax()]
     places = np.unravel_index(line[line >= 0], shape) if shape else ()
-    return tuple(a for a, place in enumerate(places) if (place != place[:1]).any())
+    found = tuple(a for a, place in enumerate(places) if (place != place[:1]).any())
+    others = np.unravel_index(lines[(lines >= 0).any(axis=1)].max(axis=1), shape) if shape else ()
+    whole = tuple(a for a in found if np.isin(others[a], places[a]).all())
+    return whole if whole or len(shape) > 3 else found
 
 
 def _follow(op: ir.Op, trails: Mapping[Ref, Trails], shapes: Mapping[Ref, Ints]) -> Trails:

@@ -161,6 +161,30 @@ def axes(body: str, **given: tuple[int, ...]) -> tuple[int, ...]:
             (),
             id="ids of tokens are one neuron",
         ),
+        pytest.param(
+            """
+            @w = param float32 [5,12]
+            %x = input float32 [1,3,4,4]
+            %r = reshape float32 [1,3,2,2,2,2] x=%x
+            %t = transpose float32 [1,2,2,3,2,2] x=%r perm=[0,2,4,1,3,5]
+            %p = reshape float32 [1,4,12] x=%t
+            %y = linear float32 [1,4,5] x=%p weight=@w spec="bti,oi->bto"
+            return y=%y
+            """,
+            (1,),
+            id="cut into patches: pixels of a patch are entries of kernels",
+        ),
+        pytest.param(
+            """
+            @w = param float32 [5,4]
+            %x = input float32 [1,12]
+            %r = reshape float32 [1,3,4] x=%x
+            %y = linear float32 [1,3,5] x=%r weight=@w spec="bti,oi->bto"
+            return y=%y
+            """,
+            (1,),
+            id="features cut into pieces stay neurons",
+        ),
         pytest.param("%x = input float32 [1,3,4]\nreturn y=%x", (1,), id="nothing contracts it"),
         pytest.param("%x = input float32 [3]\nreturn y=%x", (0,), id="a vector"),
         pytest.param("%x = input float32 []\nreturn y=%x", (), id="a scalar"),
