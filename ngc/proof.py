@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper
+from onnx.reference import ReferenceEvaluator
 
 from ngc.backends.onnx_export import fill_skeleton, fixed_parameters, make_skeleton
 from ngc.backends.torch_exec import Executor, unpack
@@ -101,7 +102,10 @@ class _Proof:
         self.source = compilation.source.proto
         self.skeleton = make_skeleton(self.source, self.program.params, compilation.arrays)
         self.inputs = random_inputs(self.program, seed)
-        self.fixed = fixed_parameters(self.skeleton)
+        # What a fixed parameter was computed from is fixed as well.
+        fixed = set(fixed_parameters(self.skeleton))
+        sources = (param.derived for param in self.program.params if param.name in fixed)
+        self.fixed = frozenset(fixed.union(*sources))
         free = [param for param in self.program.params if param.name not in self.fixed]
         self.other = compilation.weights
         if free:
@@ -177,9 +181,18 @@ class _Proof:
                 ]  # fmt: skip
             for name, own_value, reference in pairs:
                 error, message = difference(own_value, reference, floors.get(name, TINY))
-                worst = max(worst, error)
                 if error <= limit:
+                    worst = max(worst, error)
                     continue
+                exact = self.exact(weights).get(name.removeprefix("output ")) if quantised else None
+                if exact is not None and difference(own_value, exact)[0] <= limit:
+                    worst = max(worst, difference(own_value, exact)[0])
+                    remarks.append(
+                        "onnxruntime's 8-bit products saturate on this processor: held against "
+                        "onnx's reference evaluator"
+                    )
+                    continue
+                worst = max(worst, error)
                 noise = self.noise(weights, name)
                 if tolerated(error, noise):
                     remarks.append(f"{name} is ill-conditioned: rounding moves it by {noise:.1e}")
@@ -204,6 +217,16 @@ class _Proof:
         with torch.no_grad():
             outputs, values = self.executor.record(weights, tensors(self.inputs), names)
         return numpy_of(outputs), numpy_of(values)
+
+    def exact(self, weights: torch.Tensor) -> Arrays:
+        """Outputs by onnx's own evaluator, whose integer products do not overflow; none where it
+        cannot run the model."""
+        model = self.source if weights is self.c.weights else self.written(weights)
+        names = [value.name for value in model.graph.output]
+        try:
+            return dict(zip(names, ReferenceEvaluator(model).run(None, dict(self.inputs))))
+        except Exception:  # it raises whatever numpy does, and lacks com.microsoft operators
+            return {}
 
     def noise(self, weights: torch.Tensor, name: str) -> float:
         """How far rounding alone moves an output: single against double precision."""

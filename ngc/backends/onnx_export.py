@@ -54,12 +54,17 @@ def make_skeleton(
     if rest:
         types = _types(skeleton)
         writers = {name: node for name, node, _ in _writers(skeleton.graph)}
+        tensors = {tensor.name for tensor in skeleton.graph.initializer}
+        inputs = {value.name for value in skeleton.graph.input} - tensors
         digests = {name: _digest(arrays[name]) for name in rest}
         for name in rest:
-            sources = _ancestors(name, writers) & emptied
+            ancestors = _ancestors(name, writers)
+            sources = ancestors & emptied
             known = {source: _digest(arrays[source]) for source in sorted(sources)}
             kind = types.get(name) or helper.np_dtype_to_tensor_dtype(arrays[name].dtype)
-            is_written = name in writers and name not in places
+            # What the model computes from its input too (a scale found at run time) stays with
+            # the nodes that compute it.
+            is_written = name in writers and name not in places and not ancestors & inputs
             computed[name] = Computed(digests[name], kind if is_written else 0, known)
     content = {"emptied": sorted(emptied), "computed": {n: asdict(c) for n, c in computed.items()}}
     skeleton.metadata_props.add(key=METADATA, value=json.dumps(content, sort_keys=True))
