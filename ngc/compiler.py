@@ -74,7 +74,7 @@ class Compilation:
 
     @cached_property
     def wiring(self) -> Wiring:
-        return wire(self.program, self.plan.options.input_axes)
+        return wire(self.program, self.plan.options.input_axes, self.max_elements)
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -147,7 +147,7 @@ def make_plan(program: Program, options: Options, budget: Budget = DEFAULT) -> P
     text = f"{structure_hash(program)}\n{options}\n{budget.max_elements}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:32]
     if digest not in _PLANS:
-        wiring = wire(program, options.input_axes)
+        wiring = wire(program, options.input_axes, budget.max_elements)
         graph = build_graph(wiring, options, budget.max_elements)
         _PLANS.put(digest, Plan(program, graph, options, digest))
     return _PLANS[digest]

@@ -16,14 +16,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ngc.budget import DEFAULT
 from ngc.errors import BudgetError, UnsupportedOp
 from ngc.ir import program as ir
 from ngc.ir.index import IndexArray
 from ngc.ir.program import Ints, Program, Ref
 from ngc.ir.slots import ONE, Slots
 
-# An operation whose neurons differ by position is written out window by window, up to this size.
-MAX_WINDOW_ENTRIES = 20_000_000
+
+# An operation whose neurons differ by position is written out window by window. An entry of it
+# counts as so many elements of the budget: it is sorted, compared and numbered on the way.
+ENTRY_COST = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +117,14 @@ def wires(*classes: type[ir.Op]) -> Callable[[R], R]:
 class Wirer:
     """Builds a Wiring, one operation after the other."""
 
-    def __init__(self, program: Program, identity_axes: dict[Ref, Ints]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        identity_axes: dict[Ref, Ints],
+        max_elements: int = DEFAULT.max_elements,
+    ) -> None:
         self.wiring = Wiring(program)
+        self.max_elements = max_elements
         self.identity_axes = identity_axes
         self.zeros: set[int] = set()
         self.values = program.values()
@@ -185,11 +194,15 @@ class Wirer:
         self.wiring.fixed.extend(np.unique(a) for a in arrays)
 
     def check_size(self, entries: int, what: str) -> None:
-        if entries > MAX_WINDOW_ENTRIES:
+        """Refuses what takes too many entries to write out, before any is."""
+        needed = entries * ENTRY_COST
+        if needed > self.max_elements:
             op = self.wiring.program.ops[self.op]
             raise BudgetError(
-                f"{what} makes {entries:,} entries (limit {MAX_WINDOW_ENTRIES:,})",
+                f"{what} makes {entries:,} entries, {needed:,} elements on the way, "
+                f"over the budget of {self.max_elements:,}",
                 where=f"{op.origin} ({op.mnemonic})",
+                hint="a larger budget (--max-elements), or other axes of neurons (--input-axes)",
             )
 
     def refuse(self, message: str) -> UnsupportedOp:
