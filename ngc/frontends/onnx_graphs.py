@@ -74,6 +74,7 @@ class GraphCheck:
         initializers = _unique((t.name for t in graph.initializer), "initializer", where)
         inputs = _unique((v.name for v in graph.input), "input", where)
         _check_input_types(graph)
+        _drop_map_types(graph)
         outputs = [_text(v.name, where) for v in graph.output]
         return self.nodes(graph, inputs | initializers, outputs, outer, where)
 
@@ -250,6 +251,17 @@ def _check_inputs(graph: onnx.GraphProto, budget: Budget) -> None:
             type_name(value.type.tensor_type.elem_type, where)
     if errors:
         raise UnsupportedOps(errors)
+
+
+def _drop_map_types(graph: onnx.GraphProto) -> None:
+    """Maps, or sequences of them, come from operators that are refused by name when lowering;
+    until then their types are left open, since onnx_ir cannot read them."""
+    for value in (*graph.output, *graph.value_info):
+        kind = value.type
+        while kind.WhichOneof("value") in ("sequence_type", "optional_type"):
+            kind = getattr(kind, str(kind.WhichOneof("value"))).elem_type
+        if kind.WhichOneof("value") == "map_type":
+            value.ClearField("type")
 
 
 def _check_input_types(graph: onnx.GraphProto) -> None:

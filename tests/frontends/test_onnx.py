@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from ngc.budget import Budget
 from ngc.errors import BudgetError, ModelError, NgcError, UnsupportedOps
 from ngc.frontends.onnx import load
+from ngc.passes.lower.driver import lower
 
 W = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -328,3 +329,15 @@ def test_functions_that_double_at_each_level_are_refused() -> None:
 def test_every_refusal_is_of_one_family() -> None:
     assert issubclass(BudgetError, NgcError)
     assert issubclass(ModelError, NgcError)
+
+
+def test_maps_are_left_to_the_refusal_of_their_operators() -> None:
+    proto = model("y = MatMul(x, w) m = ai.onnx.ml.ZipMap <classlabels_int64s = [0, 1, 2]> (y)")
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    output = proto.graph.output.add(name="m")
+    keys = output.type.sequence_type.elem_type.map_type
+    keys.key_type = TensorProto.INT64
+    keys.value_type.tensor_type.elem_type = TensorProto.FLOAT
+    source = load(proto)
+    with pytest.raises(UnsupportedOps, match=r"ai\.onnx\.ml\.ZipMap \(opset 1\) is not supported"):
+        lower(source.model, {"x": (1, 2)})
