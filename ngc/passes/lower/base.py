@@ -442,19 +442,23 @@ class Builder:
         return prune(Program(self.name, tuple(self._params), tuple(self.ops), pairs))
 
 
+def unknown_operator(node: onnx_ir.Node, opset: int, where: str) -> UnsupportedOp:
+    """The refusal of a node that no rule fits."""
+    name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    return UnsupportedOp(
+        node.op_type,
+        f"{name} (opset {opset}) is not supported",
+        where=where,
+        hint="`ngc operators` lists what compiles; docs/adding-an-operator.md says how to add one",
+    )
+
+
 def lower_node(b: Builder, node: onnx_ir.Node, operands: list[Any]) -> list[Any]:
     """Results of one node, one per output; raises UnsupportedOp with the node's name."""
     opset = b.opsets.get(node.domain, 1)
     entry = find_rule(node.domain, node.op_type, opset)
     if entry is None:
-        name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        raise UnsupportedOp(
-            node.op_type,
-            f"{name} (opset {opset}) is not supported",
-            where=b._origin,
-            hint="`ngc operators` lists what compiles; "
-            "docs/adding-an-operator.md says how to add one",
-        )
+        raise unknown_operator(node, opset, b._origin)
     result = entry.rule(b, node, *operands)
     if isinstance(result, tuple):
         return list(result)
@@ -463,5 +467,5 @@ def lower_node(b: Builder, node: onnx_ir.Node, operands: list[Any]) -> list[Any]
 
 __all__ = [
     "Builder", "Known", "ModelError", "NgcError", "Operand", "Result", "find_rule", "lower_node",
-    "lowers", "prune",
+    "lowers", "prune", "unknown_operator",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ from ngc.passes.lower.base import (
     is_float,
     is_quantised,
     lower_node,
+    unknown_operator,
     widen,
 )
 
@@ -200,11 +201,13 @@ class Walk:
                 entry = find_rule(node.domain, node.op_type, b.opsets.get(node.domain, 1))
                 if entry is None:  # name it too: all unsupported operators are listed at once
                     lower_node(b, node, operands)
+                self.name_unknown(node)
                 results: list[Any] = [REFUSED] * len(outputs)
             else:
                 results = self.results(node, operands)
         except UnsupportedOp as error:
             self.errors.append(error)
+            self.name_unknown(node)
             results = [REFUSED] * len(outputs)
         except NgcError:
             raise
@@ -216,6 +219,26 @@ class Walk:
             raise ModelError(found, where=where)
         for value, result in zip(outputs, results):
             self.env[value] = result
+
+    def name_unknown(self, node: onnx_ir.Node) -> None:
+        """Note the unsupported operators in the graphs of a refused node, which are not lowered."""
+        b = self.builder
+        seen = {error.where for error in self.errors}
+        graphs = [a for a in node.attributes.values() if a.type == onnx_ir.AttributeType.GRAPH]
+        known: set[onnx_ir.Value] = set()  # what the evaluator would take care of
+
+        def is_known(value: onnx_ir.Value | None) -> bool:
+            if value is None or value.is_initializer() or value in known:
+                return True
+            return isinstance(self.env.get(value), Known)
+
+        for inner in (inner for a in graphs for inner in a.as_graph().all_nodes()):
+            if not inner.domain and all(is_known(value) for value in inner.inputs):
+                known.update(inner.outputs)
+                continue
+            where, opset = inner.name or inner.op_type, b.opsets.get(inner.domain, 1)
+            if where not in seen and not find_rule(inner.domain, inner.op_type, opset):
+                self.errors.append(unknown_operator(inner, opset, where))
 
     def results(self, node: onnx_ir.Node, operands: list[Any]) -> list[Any]:
         b = self.builder

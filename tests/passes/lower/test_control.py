@@ -57,6 +57,22 @@ def test_if_that_depends_on_the_input_is_refused() -> None:
         build(nodes, {"x": ramp()}, [], ["y"])
 
 
+def test_operators_inside_refused_branches_and_bodies_are_named() -> None:
+    inner = [node("NonZero", ["x"], ["n"]), node("Unique", ["x"], ["z"])]
+    other = [node("NonZero", ["w"], ["known"]), node("Det", ["x"], ["u"])]
+    branches = {
+        "then_branch": body(inner, {}, {"z": FLOAT}),
+        "else_branch": body(other, {}, {"u": FLOAT}),
+    }
+    cast = node("Cast", ["x"], ["m"], to=BOOL)
+    nodes = [cast, node("If", ["m"], ["y"], **branches), node("Mystery", ["y"], ["v"])]
+    with pytest.raises(UnsupportedOps) as refusal:
+        build(nodes, {"x": ramp()}, [W], ["v"])
+    found = [(error.op_type, error.where) for error in refusal.value.errors]
+    unknown = [("Det", "Det_u"), ("Mystery", "Mystery_v"), ("NonZero", "NonZero_n")]
+    assert sorted(found) == sorted([*unknown, ("If", "If_y"), ("Unique", "Unique_z")])
+
+
 def loop(trips: int | None, until: int | None = None) -> Case:
     """state <- state * w, three times or until the trip number reaches a bound; yields states."""
     nodes = [
