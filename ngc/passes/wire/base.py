@@ -23,7 +23,6 @@ from ngc.ir.index import IndexArray
 from ngc.ir.program import Ints, Program, Ref
 from ngc.ir.slots import ONE, Slots
 
-
 # An operation whose neurons differ by position is written out window by window. An entry of it
 # counts as so many elements of the budget: it is sorted, compared and numbered on the way.
 ENTRY_COST = 16
