@@ -2,7 +2,8 @@
 
     python -m benchmarks.fuzz [--count 2000] [--seed 0] [--jobs 2] [--keep FOLDER]
 
-Files are compiled in worker processes, which are watched: no traceback but an NgcError, no file
+What compiles is also printed, searched for symmetries, saved and decompiled, where nothing may be
+refused. It happens in worker processes, which are watched: no traceback but an NgcError, no file
 over 10 s, no worker over 2 GB of resident memory (torch and onnx included). Exits with 1 otherwise.
 """
 
@@ -101,7 +102,7 @@ class Worker:
 def work() -> None:
     """The worker: one JSON line for each path."""
     import ngc
-    from ngc.compiler import compile as compile_model
+    from tests.frontends.use import compile_and_use
 
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -114,7 +115,7 @@ def work() -> None:
         Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is held now
         verdict, detail = "compiled", ""
         try:
-            compile_model(line.rstrip("\n"))
+            compile_and_use(Path(line.rstrip("\n")))
         except ngc.NgcError as error:
             verdict, detail = "refused", str(error)
         except BaseException as error:

@@ -1,13 +1,13 @@
-"""Damaged files compile or are refused; benchmarks/fuzz.py does the same two thousand times."""
+"""Damaged files compile and can be used, or are refused; benchmarks/fuzz.py takes two thousand."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
 
-from ngc.compiler import compile as compile_model
 from ngc.errors import NgcError
 from tests.frontends.mutations import broken_files
+from tests.frontends.use import compile_and_use
 
 
 def test_damaged_files_compile_or_are_refused(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_damaged_files_compile_or_are_refused(tmp_path: Path) -> None:
     for _, data in broken_files(seed=1, count=102):
         path.write_bytes(data)
         try:
-            compile_model(path)
+            compile_and_use(path)
         except NgcError:
             outcomes["refused"] += 1
         else:
