@@ -72,7 +72,8 @@ RANDOM = {
 
 def lower(model: onnx_ir.Model, shapes: Mapping[str, Ints], budget: Budget = DEFAULT) -> Lowered:
     """Lower a model whose inputs have the given shapes (every size known)."""
-    walk = Walk(Builder(model.graph.name or "main", dict(model.graph.opset_imports), budget))
+    builder = Builder(model.graph.name or "main", dict(model.graph.opset_imports), budget)
+    walk = Walk(builder, model.producer_name or "")
     b = walk.builder
     for value in model.graph.inputs:
         if value.name in model.graph.initializers:
@@ -114,11 +115,21 @@ def _numpy_name(dtype: onnx_ir.DataType) -> str:
     return {"float16": "float32", "bfloat16": "float32"}.get(name, name)
 
 
-def plain_numbers(graph: onnx_ir.Graph) -> set[str]:
+# tf2onnx makes every constant an initializer; what it reads from variables is called so.
+TF_VARIABLE = "ReadVariableOp"
+
+
+def plain_numbers(graph: onnx_ir.Graph, producer: str = "") -> set[str]:
     """Initializers of one number that are constants of the code: torch's exporter turns those into
     initializers too (the zero bias of a convolution without bias, the ones and zeros that group
     normalisation is written with), but marks the ones that come from parameters and buffers."""
     values = graph.initializers
+    if producer == "tf2onnx":
+        return {
+            name
+            for name, value in values.items()
+            if TF_VARIABLE not in name and value.shape is not None and value.shape.rank() == 0
+        }
     if not any(PARAMETER_MARK in value.metadata_props for value in values.values()):
         return set()
     signature = graph.metadata_props.get(SIGNATURE, "")
@@ -145,9 +156,10 @@ def _is_uniform(tensor: onnx_ir.TensorProtocol) -> bool:
 class Walk:
     """One lowering under way: what each ONNX value has become."""
 
-    def __init__(self, builder: Builder) -> None:
+    def __init__(self, builder: Builder, producer: str = "") -> None:
         self.builder = builder
         self.env: dict[onnx_ir.Value, Any] = {}
+        self.producer = producer
         self.errors: list[UnsupportedOp] = []
         builder.inline = self.inline  # rules of If, Loop and Scan lower their bodies with it
         builder.evaluate = self.evaluate
@@ -164,7 +176,7 @@ class Walk:
         return result
 
     def graph(self, graph: onnx_ir.Graph) -> list[Any]:
-        numbers = plain_numbers(graph)
+        numbers = plain_numbers(graph, self.producer)
         for name, value in graph.initializers.items():
             if value not in self.env:  # the body of a loop comes by more than once
                 known = self.initializer(name, value)
