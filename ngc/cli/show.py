@@ -101,7 +101,7 @@ def _stopped(model: str, settings: Settings, level: str, after: str) -> Stage:
         program = lowered.program if after == "lower" else simplify(lowered.program, after)
         return Stage("program", program, notes)
     program = simplify(lowered.program)
-    wiring = wire(program, options.input_axes)
+    wiring = wire(program, options.input_axes, budget.max_elements)
     if after == "emit":
         graph = emit(wiring)
     else:

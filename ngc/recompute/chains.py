@@ -78,6 +78,8 @@ class Chains:
     def computed_in(self, op: int, nodes: np.ndarray) -> np.ndarray:
         """The neuron of an operation's result in the chain of each node."""
         born = self.born(op)
+        if not len(nodes):
+            return nodes
         ends = self.end[born]
         order = np.argsort(ends, kind="stable")
         held = self.graph.nodes.neuron[nodes]

@@ -12,6 +12,7 @@ import torch
 from ngc.ir.graph import EdgeBlock, Graph
 from ngc.ir.program import Program
 from ngc.ir.slots import FIRST_SLOT, Slots
+from ngc.ir.text import parse_program
 from ngc.options import Options
 from ngc.passes.graph.pipeline import build_graph
 from ngc.passes.wire import wire
@@ -81,3 +82,17 @@ def test_every_change_is_noticed(name: str, flatten: str) -> None:
             changes += 1
             assert recompute(wiring, mutant).faults, what
     assert changes > CHANGES // 3
+
+
+def test_a_layer_without_neurons_has_nothing_to_recompute() -> None:
+    text = """program p {
+  @a = param float32 [0,2]
+  @b = param float32 [3,0]
+  %x = input float32 [1,2]
+  %h = linear float32 [1,0] x=%x weight=@a spec="bi,oi->bo"
+  %y = linear float32 [1,3] x=%h weight=@b spec="bi,oi->bo"
+  return y=%y
+}
+"""
+    wiring = wire(parse_program(text))
+    assert recompute(wiring, build_graph(wiring, Options())).faults == ()
