@@ -580,6 +580,11 @@ def test_an_error_is_forgiven_only_where_rounding_alone_makes_one_like_it() -> N
     assert not tolerated(error=1.0, noise=float("inf"))
 
 
+def test_nothing_is_forgiven_where_rounding_drowns_the_output() -> None:
+    assert not tolerated(error=0.3, noise=0.09)
+    assert not tolerated(error=float("nan"), noise=1e-3)
+
+
 def test_a_closed_sigmoid_is_measured_by_its_range() -> None:
     text = """program p {
   %x = input float32 [1,2]
