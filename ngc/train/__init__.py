@@ -1,0 +1,1 @@
+"""Training: data, recipes, tasks, the runner and its reports."""
