@@ -129,6 +129,11 @@ class Plan:
             start += block.num_edges
         return result
 
+    def slot_table(self, name: str, device: torch.device | str = "cpu") -> Tensor:
+        """``node_slots`` [nodes, scalars], or ``edge_slots`` of the edges without their reversed
+        twins: [edges, width] padded with ZERO, or [taps] ragged."""
+        return self._kept(name, torch.device(device))
+
     def _edge_slots(self) -> Tensor:
         """Slots of all edges, [edges, width] padded with ZERO, or [taps] ragged."""
         blocks = [b for b in self.graph.blocks if not b.reverse]
@@ -153,7 +158,7 @@ class Plan:
 
     def edge_features(self, weights: Tensor) -> Tensor:
         """edge_attr [..., edges, width] or edge_value [..., taps] of weights [..., slots]."""
-        values = self._forward_values(weights)
+        values = self.forward_values(weights)
         if self.graph.reverse == "none":
             return values
         if self.graph.reverse == "append":
@@ -164,7 +169,8 @@ class Plan:
             [torch.cat([values, nothing, values], -1), torch.cat([nothing, values, values], -1)], -2
         )
 
-    def _forward_values(self, weights: Tensor) -> Tensor:
+    def forward_values(self, weights: Tensor) -> Tensor:
+        """``edge_features`` of the edges without their reversed twins."""
         layout = self.graph.layout
         blocks = [b for b in self.graph.blocks if not b.reverse]
         entries = sum(b.num_edges * (layout.width if layout else b.taps) for b in blocks)

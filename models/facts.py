@@ -1,0 +1,89 @@
+"""What a model must know, before it is built, of the graphs that it will read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from ngc.backends.graphs import ROLE_OUTPUT, Structure
+from ngc.backends.schema import BY_NAME
+from ngc.errors import OptionError
+
+ROLE_INPUT = BY_NAME["node_role"].categories.index("input")
+ROLE_HIDDEN = BY_NAME["node_role"].categories.index("hidden")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Sizes taken from the training graphs. Plain numbers, so they are stored beside the weights.
+
+    ``width``: columns of a kernel; ``reverse``: the option the graphs were compiled with;
+    ``num_inputs``, ``num_outputs``: most input and output neurons; ``num_hidden``: most layers of
+    hidden neurons; ``num_layers``: most layers of nodes (longest path from an input, plus one);
+    ``mean_log_degree``: mean of log(degree + 1) over nodes, which PNA scales by;
+    ``input_shapes``: of the networks themselves, for probes (empty where they differ);
+    ``chain``: (out, in) of each layer, where all graphs are one and the same chain of dense layers,
+    else empty.
+    """
+
+    width: int
+    reverse: str
+    num_inputs: int
+    num_hidden: int
+    num_outputs: int
+    num_layers: int
+    mean_log_degree: float
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+    chain: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        structures: Iterable[tuple[Structure, int]],
+        input_shapes: tuple[tuple[int, ...], ...] = (),
+    ) -> Facts:
+        """The facts of a training set: its architectures, each with its number of networks."""
+        found = list(structures)
+        if not found:
+            raise OptionError("there are no graphs to train on")
+        kinds = {(s.width, s.reverse) for s, _ in found}
+        if len(kinds) > 1:
+            raise OptionError(
+                f"graphs with kernels of different widths or reversals in one set: {sorted(kinds)}",
+                hint="compile all with one kernel size, linear_as and reverse",
+            )
+        width, reverse = kinds.pop()
+        nodes = sum(s.num_nodes * count for s, count in found)
+        logs = sum(float((s.degree + 1.0).log().sum()) * count for s, count in found)
+        return cls(
+            width=width,
+            reverse=reverse,
+            num_inputs=max(_ranks(s, ROLE_INPUT) for s, _ in found),
+            num_hidden=max(_ranks(s, ROLE_HIDDEN) for s, _ in found),
+            num_outputs=max(_ranks(s, ROLE_OUTPUT) for s, _ in found),
+            num_layers=max(int(s.features["layer"].max()) + 1 for s, _ in found),
+            mean_log_degree=logs / nodes,
+            input_shapes=input_shapes,
+            chain=chain_of(found[0][0]) if len(found) == 1 else (),
+        )
+
+
+def _ranks(structure: Structure, role: int) -> int:
+    """How many different ranks the nodes of a role have."""
+    ranks = structure.rank[structure.features["node_role"] == role]
+    return int(ranks.max()) + 1 if len(ranks) else 0
+
+
+def chain_of(structure: Structure) -> tuple[tuple[int, int], ...]:
+    """(out, in) of each block, where each block is dense and reads what the one before wrote."""
+    sizes: list[tuple[int, int]] = []
+    last = torch.nonzero(structure.features["node_role"] == ROLE_INPUT).flatten()
+    for block in structure.blocks:
+        groups, out, into = block.grid
+        if groups != 1 or not torch.equal(block.src.nodes[0], last):
+            return ()
+        sizes.append((out, into))
+        last = block.dst.nodes[0]
+    return tuple(sizes)

@@ -1,0 +1,40 @@
+"""Learned models by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import nn
+
+from ngc.errors import OptionError
+from ngc.models.facts import Facts
+
+MODELS: dict[str, type[nn.Module]] = {}
+M = TypeVar("M", bound=type[nn.Module])
+
+# What a model predicts: a vector for each graph, or changes of all weights (``Edits``).
+PREDICTS = ("graph", "edits")
+
+
+def model(name: str) -> Callable[[M], M]:
+    """Register a model: ``Model(facts, *, predicts, outputs, **settings)``.
+
+    ``predicts`` is one of PREDICTS and ``outputs`` the width of a graph's vector; settings are
+    keyword arguments with annotations and defaults, so that recipes can check them.
+    ``forward(batch: GraphBatch)`` returns [graphs, outputs] or ``Edits``.
+    """
+
+    def register(cls: M) -> M:
+        assert name not in MODELS, name
+        MODELS[name] = cls
+        return cls
+
+    return register
+
+
+def build(name: str, facts: Facts, **settings: object) -> nn.Module:
+    """A new model, with its weights drawn from torch's generator."""
+    if name not in MODELS:
+        raise OptionError(f"no model is called {name!r}", hint=f"one of {', '.join(MODELS)}")
+    return MODELS[name](facts, **settings)

@@ -1,0 +1,120 @@
+"""Probe inputs through compiled networks: the value of every neuron (paper, Eq. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ngc.backends.torch_exec import Executor
+from ngc.errors import ShapeError
+from ngc.passes.wire import Wiring
+from ngc.plan import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """The nodes whose neurons hold elements of one value of the program.
+
+    ``elements`` [nodes, positions]: places in the flattened value; a node's activation is the mean.
+    """
+
+    value: str
+    nodes: np.ndarray
+    elements: np.ndarray
+
+
+class Prober:
+    """The networks of one plan as a function from probe inputs to activations of the nodes.
+
+    A node's activation is that of the neuron whose value it holds (after its activation function
+    and pooling), averaged over positions; a copy of a neuron at one place has the value there.
+    Nodes that hold no value of the network (position neurons, padding) read zero.
+    """
+
+    def __init__(self, wiring: Wiring, plan: Plan) -> None:
+        self.program = wiring.program
+        self.executor = Executor(self.program)
+        self.readings = _readings(wiring, plan)
+        self.num_nodes = plan.num_nodes
+        self._indices: dict[torch.device, tuple[list[Tensor], Tensor]] = {}
+
+    @property
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        return [op.out.shape for op in self.program.inputs]
+
+    def on(self, weights: Tensor) -> Callable[[Sequence[Tensor]], Tensor]:
+        """The networks of weights [graphs, slots] as such a function."""
+        return lambda inputs: self(weights, inputs)
+
+    def __call__(self, weights: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+        """Activations [graphs, nodes, m] of weights [graphs, slots] on m probes, one tensor
+        [m, *shape] for each input of the networks. Differentiable in both."""
+        shapes = [tuple(tensor.shape[1:]) for tensor in inputs]
+        if shapes != self.input_shapes:
+            raise ShapeError(
+                f"the probes have shapes {[list(s) for s in shapes]}, the network's inputs "
+                f"{[list(s) for s in self.input_shapes]}",
+                where=self.program.name,
+                hint="a model with probes reads networks of one input shape; probes: 0 reads any",
+            )
+        names = [reading.value for reading in self.readings]
+
+        def one(vector: Tensor, *probe: Tensor) -> list[Tensor]:
+            given = {op.out.name: tensor for op, tensor in zip(self.program.inputs, probe)}
+            values = self.executor.record(vector, given, names)[1]
+            return [values[name].reshape(-1).float() for name in names]
+
+        probes = torch.func.vmap(one, in_dims=(None, *(0 for _ in inputs)))
+        networks = torch.func.vmap(probes, in_dims=(0, *(None for _ in inputs)))
+        found = networks(weights, *inputs)  # each [graphs, m, elements]
+        elements, order = self._on(weights.device)
+        pieces = [
+            value[..., index[:, 0]] if index.shape[1] == 1 else value[..., index].mean(-1)
+            for value, index in zip(found, elements)
+        ]
+        many = (len(weights), len(inputs[0]))
+        unread = self.num_nodes - sum(len(reading.nodes) for reading in self.readings)
+        pieces.append(weights.new_zeros(*many, unread))
+        return torch.cat(pieces, dim=-1)[..., order].transpose(1, 2)
+
+    def _on(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
+        """Elements of each reading, and where each node lies in all of them joined."""
+        if device not in self._indices:
+            elements = [torch.from_numpy(r.elements).to(device) for r in self.readings]
+            nodes = np.concatenate([np.zeros(0, np.int64), *(r.nodes for r in self.readings)])
+            rest = np.setdiff1d(np.arange(self.num_nodes), nodes)
+            order = np.argsort(np.concatenate([nodes, rest]))
+            self._indices[device] = elements, torch.from_numpy(order).to(device)
+        return self._indices[device]
+
+
+def _readings(wiring: Wiring, plan: Plan) -> list[_Reading]:
+    nodes, ops = plan.graph.nodes, wiring.program.ops
+    born = wiring.op_of()[nodes.neuron] if len(nodes) else np.zeros(0, np.int64)
+    readings = []
+    for number in np.unique(born).tolist():
+        value = ops[number].out
+        rows = np.flatnonzero(born == number)
+        index = wiring.index[value.name]
+        ids = np.ascontiguousarray(index.full()).reshape(-1)
+        order = np.argsort(ids, kind="stable")
+        starts = np.searchsorted(ids[order], nodes.neuron[rows], side="left")
+        stops = np.searchsorted(ids[order], nodes.neuron[rows], side="right")
+        columns = value.shape[-1] if value.shape else 1
+        groups: dict[int, tuple[list[int], list[np.ndarray]]] = {}
+        for row, start, stop in zip(rows.tolist(), starts.tolist(), stops.tolist()):
+            elements = order[start:stop]
+            down, across = nodes.place[row].tolist()
+            if down >= 0 and len(elements) > 1:
+                elements = elements[down * columns + across][None]
+            if len(elements):
+                kept = groups.setdefault(len(elements), ([], []))
+                kept[0].append(row)
+                kept[1].append(elements)
+        for chosen, elements_of in groups.values():
+            readings.append(_Reading(value.name, np.array(chosen), np.stack(elements_of)))
+    return readings
