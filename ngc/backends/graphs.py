@@ -1,8 +1,8 @@
 """What learned models read: a batch of neural graphs as dense blocks, or as edge lists.
 
-Compiled edges come in dense bipartite blocks, so that a model can broadcast over ``[graphs, g, out,
-in]`` where edge lists make it gather and scatter. Graphs of one architecture form a ``Part``; a batch has
-a part for each architecture in it. Built by ``ngc.backends.blocks``.
+Compiled edges come in dense bipartite blocks, so that a model can broadcast over [graphs, g, out,
+in] where edge lists make it gather and scatter. Graphs of one architecture form a ``Part``; a batch
+has a part for each architecture in it. Built by ``ngc.backends.blocks``.
 
 Nodes of a batch are rows: the graphs of the first part one after another, then those of the next.
 """
