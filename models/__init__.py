@@ -3,7 +3,8 @@
 if __name__ != "ngc.models":
     raise ImportError(f"import ngc.models, not {__name__}: a second copy would be loaded")
 
+from ngc.models import ng_gnn
 from ngc.models.facts import Facts
 from ngc.models.registry import MODELS, build
 
-__all__ = ["MODELS", "Facts", "build"]
+__all__ = ["MODELS", "Facts", "build", "ng_gnn"]

@@ -22,6 +22,8 @@ class Facts:
     ``width``: columns of a kernel; ``reverse``: the option the graphs were compiled with;
     ``num_inputs``, ``num_outputs``: most input and output neurons; ``num_hidden``: most layers of
     hidden neurons; ``num_layers``: most layers of nodes (longest path from an input, plus one);
+    ``scalars``: columns of the node scalars that hold parameters (0, the bias, at least);
+    ``activations``: names of the activation functions in the graphs;
     ``mean_log_degree``: mean of log(degree + 1) over nodes, which PNA scales by;
     ``input_shapes``: of the networks themselves, for probes (empty where they differ);
     ``chain``: (out, in) of each layer, where all graphs are one and the same chain of dense layers,
@@ -35,6 +37,8 @@ class Facts:
     num_outputs: int
     num_layers: int
     mean_log_degree: float
+    scalars: tuple[int, ...] = (0,)
+    activations: tuple[str, ...] = ()
     input_shapes: tuple[tuple[int, ...], ...] = ()
     chain: tuple[tuple[int, int], ...] = ()
 
@@ -65,9 +69,21 @@ class Facts:
             num_outputs=max(_ranks(s, ROLE_OUTPUT) for s, _ in found),
             num_layers=max(int(s.features["layer"].max()) + 1 for s, _ in found),
             mean_log_degree=logs / nodes,
+            scalars=_scalars(s for s, _ in found),
+            activations=_activations(s for s, _ in found),
             input_shapes=input_shapes,
             chain=chain_of(found[0][0]) if len(found) == 1 else (),
         )
+
+
+def _scalars(structures: Iterable[Structure]) -> tuple[int, ...]:
+    used = torch.stack([s.scalar_mask.any(0) for s in structures]).any(0)
+    return tuple(sorted({0, *used.nonzero().flatten().tolist()}))
+
+
+def _activations(structures: Iterable[Structure]) -> tuple[str, ...]:
+    found = torch.cat([s.features["activation"] for s in structures]).unique()
+    return tuple(BY_NAME["activation"].categories[k] for k in found.tolist())
 
 
 def _ranks(structure: Structure, role: int) -> int:

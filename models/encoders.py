@@ -1,0 +1,186 @@
+"""Node and edge features of compiled graphs -> vectors (paper, Sec. 2.3, 2.4 and Eq. 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ngc.backends.graphs import ROLE_OUTPUT, GraphBatch
+from ngc.backends.schema import BY_NAME
+from ngc.errors import OptionError
+from ngc.models.facts import ROLE_HIDDEN, Facts
+from ngc.models.topology import EdgeFeatures, Topology, fourier
+
+NUM_FREQUENCIES = 128
+
+
+@dataclass(frozen=True)
+class NodeTable:
+    """Features of the nodes of a batch, one row a node: scalars ``x`` [nodes, 4], categories, and
+    ``rank``, the place among the nodes of its role; ``graph``: which graph it belongs to."""
+
+    x: Tensor
+    role: Tensor
+    rank: Tensor
+    layer: Tensor
+    activation: Tensor
+    degree: Tensor
+    graph: Tensor
+
+    @classmethod
+    def of_batch(cls, batch: GraphBatch) -> NodeTable:
+        names = ("node_role", "rank", "layer", "activation", "degree")
+        return cls(batch.x, *(batch.rows(name) for name in names), batch.graph_of)
+
+
+class ScalarEncoder(nn.Module):
+    """Scalars [..., inputs] -> [..., width]: random Fourier features (128 fixed Gaussian
+    frequencies of deviation ``sigma``) and a linear map, or with ``sigma`` 0 the linear map alone.
+    """
+
+    frequencies: Tensor | None
+
+    def __init__(self, inputs: int, width: int, sigma: float) -> None:
+        super().__init__()
+        drawn = sigma * torch.randn(inputs, NUM_FREQUENCIES) if sigma else None
+        self.register_buffer("frequencies", drawn)
+        self.linear = nn.Linear(2 * NUM_FREQUENCIES if sigma else inputs, width)
+
+    def forward(self, values: Tensor) -> Tensor:
+        if self.frequencies is not None:
+            values = fourier(values, self.frequencies)
+        return self.linear(values)  # type: ignore[no-any-return]
+
+
+class EdgeEncoder(nn.Module):
+    """Kernels -> edge features: ScalarEncoder, then a linear map."""
+
+    def __init__(self, facts: Facts, width: int, sigma: float) -> None:
+        super().__init__()
+        directions = 3 if facts.reverse == "features" else 1
+        self.encoder = ScalarEncoder(directions * facts.width, width, sigma)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, topology: Topology) -> EdgeFeatures:
+        # Two linear maps in a row are one; each edge is spared the second.
+        inner, outer = self.encoder.linear, self.project
+        weight = outer.weight @ inner.weight
+        bias = F.linear(inner.bias, outer.weight, outer.bias)
+        return topology.encode(self.encoder.frequencies, weight, bias)
+
+
+class ProbeEncoder(nn.Module):
+    """Activations of the neurons on learned inputs of the networks (paper, Eq. 2): a linear map and
+    LayerNorm for each layer of the graph."""
+
+    def __init__(self, facts: Facts, width: int, probes: int) -> None:
+        super().__init__()
+        if not facts.input_shapes:
+            raise OptionError(
+                "probes need networks that all read inputs of one shape", hint="probes: 0"
+            )
+        self.probes = nn.ParameterList(
+            torch.empty(probes, *shape).uniform_(-1, 1) for shape in facts.input_shapes
+        )
+        self.linear = nn.ModuleList(nn.Linear(probes, width) for _ in range(facts.num_layers))
+        self.norm = nn.ModuleList(nn.LayerNorm(width) for _ in range(facts.num_layers))
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        """[nodes, width]."""
+        pieces = []
+        for part in batch.parts:
+            if part.activations is None:
+                raise OptionError("the batch cannot run its networks", hint="bind it with a prober")
+            values = part.activations(list(self.probes))  # [graphs, n, probes]
+            layers = part.structure.features["layer"]
+            if int(layers.max()) >= len(self.linear):
+                raise OptionError(
+                    f"a network with {int(layers.max()) + 1} layers; the probes of this model know "
+                    f"{len(self.linear)}"
+                )
+            rows = values.new_zeros(*values.shape[:2], self.linear[0].out_features)  # type: ignore[arg-type]
+            for layer in layers.unique().tolist():
+                nodes = (layers == layer).nonzero().squeeze(-1)
+                encoded = self.norm[layer](self.linear[layer](values[:, nodes]))
+                rows = rows.index_copy(1, nodes, encoded.to(rows.dtype))
+            pieces.append(rows.flatten(0, 1))
+        return torch.cat(pieces)
+
+
+class NodeEncoder(nn.Module):
+    """Node scalars, activation function, position and behaviour (``probes``) -> [nodes, width].
+
+    ``positions``: one learned vector for each input neuron, hidden layer and output neuron;
+    ``activations``: names of the activation functions to embed (paper, Sec. 2.3), none: no
+    embedding.
+    """
+
+    activation_row: Tensor
+
+    def __init__(
+        self,
+        facts: Facts,
+        width: int,
+        *,
+        sigma: float,
+        positions: bool,
+        activations: tuple[str, ...],
+        probes: int,
+    ) -> None:
+        super().__init__()
+        self.scalars = list(facts.scalars)
+        self.encoder = ScalarEncoder(len(self.scalars), width, sigma)
+        self.project = nn.Linear(width, width)
+        self.probes = ProbeEncoder(facts, width, probes) if probes else None
+        self.sizes = {"input": facts.num_inputs, "hidden": facts.num_hidden,
+                      "output": facts.num_outputs}  # fmt: skip
+        self.position = nn.Embedding(sum(self.sizes.values()), width) if positions else None
+        self.activation = nn.Embedding(len(activations), width) if activations else None
+        rows = torch.full((len(_ACTIVATIONS),), -1)
+        for row, name in enumerate(activations):
+            if name not in _ACTIVATIONS:
+                raise OptionError(
+                    f"no activation is called {name!r}", hint=f"of {', '.join(_ACTIVATIONS)}"
+                )
+            rows[_ACTIVATIONS.index(name)] = row
+        self.register_buffer("activation_row", rows, persistent=False)
+
+    def forward(self, nodes: NodeTable, batch: GraphBatch) -> Tensor:
+        features = self.encoder(nodes.x[:, self.scalars])
+        if self.probes is not None:
+            features = features + self.probes(batch)
+        features = self.project(features)
+        if self.position is not None:
+            features = features + self.position(self._position(nodes))
+        if self.activation is not None:
+            rows = self.activation_row[nodes.activation]
+            if (rows < 0).any():
+                found = _ACTIVATIONS[int(nodes.activation[rows < 0][0])]
+                raise OptionError(f"this model was not trained on the activation {found}")
+            features = features + self.activation(rows)
+        return features
+
+    def _position(self, nodes: NodeTable) -> Tensor:
+        """Which learned position each node has."""
+        role, start = nodes.role, 0
+        place = nodes.rank.clone()
+        for number, (name, size) in enumerate(self.sizes.items()):
+            chosen = role == number
+            if bool((chosen & (nodes.rank >= size)).any()):
+                most = int(nodes.rank[chosen].max()) + 1
+                what = "hidden layers" if number == ROLE_HIDDEN else f"{name} neurons"
+                raise OptionError(
+                    f"a network with {most} {what}; this model was trained on at most {size}",
+                    hint="positions: false reads any number",
+                )
+            place = place + chosen * start
+            start += size
+        return place
+
+
+_ACTIVATIONS = BY_NAME["activation"].categories
+assert BY_NAME["node_role"].categories == ("input", "hidden", "output")
+assert ROLE_OUTPUT == 2
