@@ -1,5 +1,8 @@
 """The command line. Thin: parse, call the library, print. Results to stdout, progress to stderr."""
 
 from ngc.cli.commands import app
+from ngc.cli.data import data_app
+
+app.add_typer(data_app)
 
 __all__ = ["app"]
