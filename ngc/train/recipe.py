@@ -1,0 +1,311 @@
+"""Recipes: everything that a run depends on, from one strictly checked YAML file.
+
+Each section is a table of keys with types, ranges and defaults: a pydantic class here, or one made
+from the options of a compilation, the constructor of the model, the fields of the augmentation.
+All mistakes of a recipe are reported at once. ``Recipe.dump`` writes it with every default filled
+in, and reading that gives the same recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from ngc.errors import NgcError
+from ngc.models import MODELS
+from ngc.options import CHOICES, Options
+from ngc.train.augment import Augment
+from ngc.train.recipe_mistakes import mistakes_of, unknown_name
+from ngc.train.recipe_text import Mistake, RecipeError, Text, read_text
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Number = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Keys of one part of a recipe. No key beside these, no conversions between types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Classification(Section):
+    """Which class does the picture belong to that an INR represents?"""
+
+    name: Literal["inr_classification"] = "inr_classification"
+
+
+class Editing(Section):
+    """Change an INR's weights so that its picture changes in a given way.
+
+    edit: ``dilate`` is the maximum over 3 x 3 pixels, once. target: the edit of the ``image`` that
+    the INR was fitted to (the paper's), or of the INR's own ``rendering``, which needs no images.
+    """
+
+    name: Literal["inr_editing"] = "inr_editing"
+    edit: Literal["dilate"] = "dilate"
+    target: Literal["image", "rendering"] = "image"
+
+
+TASKS: dict[str, type[Section]] = {
+    "inr_classification": Classification,
+    "inr_editing": Editing,
+}
+
+
+class Data(Section):
+    """Which networks. set: ``embedded``, or a file of ``ngc data inr``. images: the data set or
+    folder that it was fitted to, which editing needs; null: what the set says. train, test: how
+    many, null: all. validation: how many training networks are set aside, null: the set's own, or a
+    tenth. split_seed: which ones. augment: changes drawn anew whenever a network is trained on."""
+
+    set: Annotated[str, Field(min_length=1, description="embedded, or a file")] = "embedded"
+    images: str | None = None
+    train: Positive | None = None
+    validation: Positive | None = None
+    test: Positive | None = None
+    split_seed: Count = 0
+
+
+class Train(Section):
+    """The loop. AdamW; the learning rate rises linearly for warmup_steps and then stays.
+
+    clip: largest norm of the gradient. early_stopping: epochs without a better validation result.
+    batch_size: over all devices together. threads: of torch on the CPU, null: as torch chooses.
+    """
+
+    epochs: Positive = 100
+    batch_size: Positive = 128
+    eval_batch_size: Positive | None = None
+    lr: Rate = 1e-3
+    weight_decay: Number = 5e-4
+    amsgrad: bool = True
+    warmup_steps: Count = 1000
+    clip: Rate | None = 10.0
+    early_stopping: Positive | None = None
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: Positive | Literal["auto"] = 1
+    threads: Positive | None = None
+
+
+class Top(Section):
+    """The keys of a recipe. name: of its run folders, by default that of the file."""
+
+    name: Annotated[
+        str | None,
+        Field(pattern=r"^\w[\w.-]*$", description="letters, digits, -, _ and ., or null"),
+    ] = None
+    task: dict[str, Any]
+    data: dict[str, Any] = {}
+    graph: dict[str, Any] = {}
+    normalise: Literal["off", "dataset", "layer"] = "layer"
+    model: dict[str, Any]
+    train: dict[str, Any] = {}
+    seeds: Annotated[list[Count], Field(min_length=1)] = [0]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe. ``name``: of the file; ``model_settings``: of the model ``model_name``;
+    ``augment`` is None where nothing is augmented."""
+
+    name: str
+    task: Classification | Editing
+    data: Data
+    augment: Augment | None
+    graph: Options
+    normalise: str
+    model_name: str
+    model_settings: dict[str, Any]
+    train: Train
+    seeds: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, every key of every section, in the order that recipes are written in."""
+        augment = None if self.augment is None else _plain(dataclasses.asdict(self.augment))
+        return {
+            "name": self.name,
+            "task": self.task.model_dump(),
+            "data": {**self.data.model_dump(), "augment": augment},
+            "graph": _plain(self.graph.to_dict()),
+            "normalise": self.normalise,
+            "model": {"name": self.model_name, **_plain(self.model_settings)},
+            "train": self.train.model_dump(),
+            "seeds": list(self.seeds),
+        }
+
+    def dump(self) -> str:
+        """As YAML."""
+        return yaml.dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=100)
+
+
+def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file, with changes ``train.epochs=3``; RecipeError lists all mistakes."""
+    text = read_text(path, changes)
+    return _checked(Path(path).stem, text, str(path))
+
+
+def _checked(name: str, text: Text, where: str) -> Recipe:
+    checker = _Checker(text)
+    top = checker.section((), Top)
+    values = text.values
+    task = checker.named(("task",), TASKS)
+    data_values = dict(part) if isinstance(part := values.get("data", {}), dict) else {}
+    augment_values = data_values.pop("augment", None)
+    data = checker.section(("data",), Data, data_values, beside=("augment",))
+    augment = None
+    if augment_values is not None:
+        fields = checker.section(("data", "augment"), dataclass_section(Augment), augment_values)
+        augment = checker.made(("data", "augment"), Augment, fields)
+    graph = checker.made(
+        ("graph",), Options, checker.section(("graph",), options_section(), values.get("graph", {}))
+    )
+    model = checker.named(("model",), {known: model_section(known) for known in MODELS})
+    train = checker.section(("train",), Train, values.get("train", {}))
+    mistakes = [*text.mistakes, *checker.mistakes]
+    if isinstance(task, Editing) and augment_values is not None:
+        said = "an edit has its picture as target, which would have to move with the network"
+        mistakes.append(Mistake(text.place(("data", "augment")), "data.augment", said))
+    if top is not None and len(set(top.seeds)) < len(top.seeds):
+        mistakes.append(Mistake(text.place(("seeds",)), "seeds", "a seed is given twice"))
+    if mistakes:
+        raise RecipeError(where, mistakes)
+    assert top is not None
+    assert isinstance(task, Classification | Editing)
+    assert data is not None
+    assert graph is not None
+    assert model is not None
+    assert train is not None
+    settings = model.model_dump()
+    return Recipe(
+        name=top.name or name,
+        task=task,
+        data=data,
+        augment=augment,
+        graph=graph,
+        normalise=top.normalise,
+        model_name=settings.pop("name"),
+        model_settings=settings,
+        train=train,
+        seeds=tuple(top.seeds),
+    )
+
+
+S = typing.TypeVar("S", bound=Section)
+T = typing.TypeVar("T")
+
+
+class _Checker:
+    """Checks sections of a text one by one, and gathers what is wrong."""
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+        self.mistakes: list[Mistake] = []
+
+    def section(
+        self,
+        path: tuple[str, ...],
+        kind: type[S],
+        values: object = None,
+        beside: tuple[str, ...] = (),
+    ) -> S | None:
+        """The section at a path, None if it has mistakes. ``beside``: keys that are checked
+        elsewhere."""
+        given = self.text.values if values is None else values
+        if not isinstance(given, dict):
+            return None  # a mistake of the section around it
+        try:
+            return kind.model_validate(given)
+        except ValidationError as error:
+            self.mistakes += mistakes_of(self.text, path, kind, error, beside)
+            return None
+
+    def named(self, path: tuple[str, ...], kinds: Mapping[str, type[Section]]) -> Section | None:
+        """The section at a path, of the kind that its key ``name`` says."""
+        values = self.text.values.get(path[0])
+        if not isinstance(values, dict):
+            return None  # a mistake of the section around it
+        name = values.get("name")
+        if isinstance(name, str) and name in kinds:
+            return self.section(path, kinds[name], values)
+        self.mistakes.append(unknown_name(self.text, (*path, "name"), name, list(kinds)))
+        return None
+
+    def made(
+        self, path: tuple[str, ...], kind: typing.Callable[..., T], section: Section | None
+    ) -> T | None:
+        """An object of a section's values; what it refuses is a mistake of the section."""
+        if section is None:
+            return None
+        try:
+            return kind(**section.model_dump())
+        except NgcError as error:
+            text = error.message + (f"; try {error.hint}" if error.hint else "")
+            self.mistakes.append(Mistake(self.text.place(path), ".".join(path), text))
+            return None
+
+
+# --- sections made from what the rest of ngc declares ---------------------------------------------
+
+
+def options_section() -> type[Section]:
+    """The keys of ``graph:``, the options of a compilation."""
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(Options):
+        default = getattr(Options(), field.name)
+        kind = Literal[CHOICES[field.name]] if field.name in CHOICES else Any  # type: ignore[valid-type]
+        fields[field.name] = (kind, default)
+    return create_model("graph", __base__=Section, **fields)
+
+
+def model_section(name: str) -> type[Section]:
+    """The keys of ``model:`` for one model: the keyword arguments of its constructor."""
+    constructor = MODELS[name].__init__
+    hints = typing.get_type_hints(constructor, include_extras=True)
+    fields: dict[str, Any] = {"name": (Literal[name], name)}  # type: ignore[valid-type]
+    for parameter in inspect.signature(constructor).parameters.values():
+        given_by_the_task = parameter.name in ("predicts", "outputs")
+        if parameter.kind is parameter.KEYWORD_ONLY and not given_by_the_task:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[parameter.name] = (_readable(hints[parameter.name]), default)
+    return create_model(name, __base__=Section, **fields)
+
+
+def dataclass_section(kind: type) -> type[Section]:
+    """The keys of a section that is read into a dataclass."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        default: Any = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        missing = default is dataclasses.MISSING
+        fields[field.name] = (_readable(hints[field.name]), ... if missing else default)
+    return create_model(kind.__name__, __base__=Section, **fields)
+
+
+def _readable(hint: Any) -> Any:
+    """A type hint as YAML can give it: a tuple is written as a list."""
+    if typing.get_origin(hint) is tuple:
+        return Annotated[hint, Field(strict=False)]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.Union[tuple(_readable(inner) for inner in typing.get_args(hint))]  # noqa: UP007
+    return hint
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
