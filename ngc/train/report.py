@@ -1,0 +1,117 @@
+"""Files of a run for people to read: metrics as JSON and CSV, curves, confusion, pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ngc.files import write_beside
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 120
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    text = json.dumps(content, indent=2) + "\n"
+    write_beside(path, lambda file: file.write(text.encode()))
+
+
+def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """metrics.csv: a row for each epoch, counted from 1."""
+    text = io.StringIO()
+    if history:
+        writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "epoch": int(row["epoch"]) + 1} for row in history)
+    write_beside(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def draw_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
+    """curves.png: each metric over the epochs, training dashed; one colour for each run."""
+    found = [history for history in histories.values() if history]
+    if not found:
+        return
+    names = [name.removeprefix("train_") for name in found[0][0] if name.startswith("train_")]
+    figure = _figure(5 * len(names), 3.5)
+    for number, metric in enumerate(names):
+        axes = figure.add_subplot(1, len(names), number + 1)
+        for color, (label, history) in enumerate(histories.items()):
+            epochs = [row["epoch"] + 1 for row in history]
+            style: dict[str, Any] = {"color": f"C{color % 10}", "linewidth": 1.2}
+            train, validation = (
+                [row[f"{split}_{metric}"] for row in history] for split in ("train", "validation")
+            )
+            prefix = f"{label} " if len(histories) > 1 else ""
+            axes.plot(epochs, train, linestyle="--", label=f"{prefix}train", **style)
+            axes.plot(epochs, validation, label=f"{prefix}validation", **style)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(metric)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    _save(figure, path)
+
+
+def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
+    """confusion.png: rows are the true classes, columns the predicted ones; counts."""
+    figure = _figure(0.5 * len(classes) + 2, 0.5 * len(classes) + 2)
+    axes = figure.add_subplot()
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(matrix.shape):
+        if matrix[row, column]:
+            color = "white" if share[row, column] > 0.5 else "black"
+            text = str(matrix[row, column])
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
+    axes.set_xticks(
+        range(len(classes)), classes, rotation=45 if len(max(classes, key=len)) > 2 else 0
+    )
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    _save(figure, path)
+
+
+def draw_pictures(rows: Mapping[str, np.ndarray], path: Path) -> None:
+    """Pictures [n, channels, height, width] in rows of n, each row named; clamped to [0, 1]."""
+    count = min(len(pictures) for pictures in rows.values())
+    figure = _figure(1.1 * count + 0.6, 1.2 * len(rows))
+    for row, (name, pictures) in enumerate(rows.items()):
+        for column in range(count):
+            axes = figure.add_subplot(len(rows), count, row * count + column + 1)
+            picture = np.moveaxis(np.clip(pictures[column], 0, 1), 0, -1)
+            grey = picture.shape[-1] == 1
+            axes.imshow(picture[..., 0] if grey else picture, cmap="gray", vmin=0, vmax=1)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if column == 0:
+                axes.set_ylabel(name)
+    _save(figure, path)
+
+
+def save_picture(picture: np.ndarray, path: Path) -> None:
+    """One picture [channels, height, width] as a PNG file, clamped to [0, 1]."""
+    from PIL import Image
+
+    pixels = np.rint(np.clip(np.moveaxis(picture, 0, -1), 0, 1) * 255).astype(np.uint8)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    write_beside(path, lambda file: image.save(file, format="PNG"))
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure without a window or global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """As PNG. A figure that belongs to no window is drawn by matplotlib's Agg."""
+    write_beside(path, lambda file: figure.savefig(file, format="png", dpi=DPI))

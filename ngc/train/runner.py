@@ -1,0 +1,209 @@
+"""Runs of recipes: train, test the best epoch, report; for each seed.
+
+A run that was killed is resumed from its folder: what has ended is kept, and the epoch that was
+broken off starts again from the state at its start.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ngc.errors import OptionError
+from ngc.files import write_beside
+from ngc.train import report, runs
+from ngc.train.keeper import LAST, Keeper
+from ngc.train.module import Training
+from ngc.train.networks import NetworkSet
+from ngc.train.prepare import facts_to_dict, new_module, open_set, prepare
+from ngc.train.progress import Bars, say
+from ngc.train.recipe import Recipe
+from ngc.train.results import show_results
+from ngc.train.tasks import Task
+from ngc.train.trainer import interruptible, new_trainer, quiet
+
+# Lightning starts a copy of this command for each further device; they share one folder.
+FOLDER_VARIABLE = "NGC_RUN_FOLDER"
+
+
+def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Run a recipe, or what is left of it, in a folder; the metrics."""
+    known = runs.read_json(folder / runs.METRICS)
+    if known:
+        return known
+    keep_recipe(recipe, folder)
+    networks, task = prepare(recipe, open_set(recipe.data.set))
+    keep_versions(folder, networks)
+    if len(recipe.seeds) == 1:
+        return run_seed(recipe, networks, task, recipe.seeds[0], folder)
+    inner = [folder / f"seed-{seed}" for seed in recipe.seeds]
+    found = [
+        runs.read_json(path / runs.METRICS) or run_seed(recipe, networks, task, seed, path)
+        for seed, path in zip(recipe.seeds, inner)
+    ]
+    metrics = runs.over_seeds(found)
+    if is_first():
+        histories = {path.name: runs.read_history(path / runs.HISTORY) for path in inner}
+        report.draw_curves(histories, folder / "curves.png")
+        times = [runs.read_json(path / runs.TIME) for path in inner]
+        total = {"train_seconds": sum(one["train_seconds"] for one in times)}
+        report.write_json(total, folder / runs.TIME)
+        report.write_json(metrics, folder / runs.METRICS)
+    return metrics
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes, of those that train together."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def choose_folder(recipe: Recipe, out: Path) -> Path:
+    """A new folder for a run; for a further device the one that the first has chosen."""
+    if not is_first() and FOLDER_VARIABLE in os.environ:
+        return Path(os.environ[FOLDER_VARIABLE])
+    folder = runs.new_folder(out, recipe.name)
+    os.environ[FOLDER_VARIABLE] = str(folder.resolve())
+    return folder
+
+
+def keep_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write the resolved recipe, or see that it is the one that is there."""
+    path = folder / runs.RECIPE
+    if path.exists():
+        if path.read_text() != recipe.dump():
+            raise OptionError("this folder is of another recipe", where=str(folder))
+    elif is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_beside(path, lambda file: file.write(recipe.dump().encode()))
+
+
+def keep_versions(folder: Path, networks: NetworkSet) -> None:
+    """Write versions.json; a run that is resumed must find the data that it began with."""
+    packages = ("ngc", "torch", "lightning", "torchmetrics", "numpy", "onnx")
+    found = {
+        **{name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "data": networks.digest(),
+    }
+    known = runs.read_json(folder / runs.VERSIONS)
+    if known and known.get("data") != found["data"]:
+        raise OptionError(
+            "the networks are not those that this run began with",
+            where=str(folder),
+            hint="ngc run RECIPE, for a new run",
+        )
+    if not known and is_first():
+        report.write_json(found, folder / runs.VERSIONS)
+
+
+def run_seed(
+    recipe: Recipe, networks: NetworkSet, task: Task, seed: int, folder: Path
+) -> dict[str, Any]:
+    """Train with one seed, test the best epoch, and report; the metrics."""
+    settings = recipe.train
+    checkpoints = folder / runs.CHECKPOINTS
+    module = new_module(recipe, networks, task, seed)
+    title = recipe.name if len(recipe.seeds) == 1 else f"{recipe.name}, seed {seed}"
+    keeper = Keeper(checkpoints, settings.early_stopping, _of_model(recipe, networks, task))
+    with quiet():
+        trainer = new_trainer(settings, [keeper, Bars(keeper, title)])
+    if is_first():
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        keep_recipe(recipe, folder)
+        sizes = ", ".join(f"{len(numbers):,} {name}" for name, numbers in networks.splits.items())
+        say(
+            f"{title}: {recipe.model_name}, {num_parameters(module):,} parameters; {sizes} networks"
+        )
+    last = checkpoints / LAST
+    with quiet(), interruptible(f"ngc run {folder} --resume, to go on"):
+        trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
+        module.load_state_dict(keeper.best["state"])
+        trainer.test(module, verbose=False)
+    metrics = metrics_of(recipe, networks, module, keeper, seed)
+    if trainer.is_global_zero:
+        keeper.write_best()
+        report.write_history(keeper.history, folder / runs.HISTORY)
+        report.draw_curves({title: keeper.history}, folder / "curves.png")
+        show_results(module, folder)
+        report.write_json(
+            _time_of(keeper, networks, trainer.strategy.root_device), folder / runs.TIME
+        )
+        report.write_json(metrics, folder / runs.METRICS)  # last: it says that the run has ended
+    return metrics
+
+
+def metrics_of(
+    recipe: Recipe, networks: NetworkSet, module: Training, keeper: Keeper, seed: int
+) -> dict[str, Any]:
+    """Figures, and what they are figures of."""
+    best = keeper.history[keeper.best["epoch"]]
+    return {
+        "recipe": recipe.name,
+        "task": recipe.task.model_dump(),
+        "model": recipe.model_name,
+        "parameters": num_parameters(module),
+        "regime": regime(recipe),
+        "data": {
+            "set": recipe.data.set,
+            **{name: len(numbers) for name, numbers in networks.splits.items()},
+        },
+        "seed": seed,
+        "epochs": {"trained": len(keeper.history), "best": keeper.best["epoch"] + 1},
+        "validation": {
+            name.removeprefix("validation_"): value
+            for name, value in best.items()
+            if name.startswith("validation_")
+        },
+        "test": module.tested,
+    }
+
+
+def regime(recipe: Recipe) -> str:
+    """What a model may see: figures of different regimes are not compared."""
+    settings = recipe.model_settings
+    if probes := settings.get("probes", 0):
+        text = f"weights and {probes} probes"
+    elif points := settings.get("points", 0):
+        text = f"outputs at {points} points, no weights"
+    else:
+        text = "weights only"
+    return text if recipe.augment is None else f"{text}, augmented"
+
+
+def num_parameters(module: Training) -> int:
+    """Trainable ones."""
+    return sum(p.numel() for p in module.model.parameters() if p.requires_grad)
+
+
+def _of_model(recipe: Recipe, networks: NetworkSet, task: Task) -> dict[str, Any]:
+    """What ``best.pt`` says, to build the model anew."""
+    return {
+        "model": recipe.model_name,
+        "settings": recipe.to_dict()["model"],
+        "normalise": recipe.normalise,
+        "facts": facts_to_dict(networks.facts()),
+        "predicts": task.predicts,
+        "outputs": task.outputs,
+        "classes": list(networks.classes),
+        "graph": recipe.to_dict()["graph"],
+    }
+
+
+def _time_of(keeper: Keeper, networks: NetworkSet, device: torch.device) -> dict[str, Any]:
+    """time.json: seconds of all epochs with their validation, also of those before a resume."""
+    typical = statistics.median(keeper.seconds)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "train_seconds": round(sum(keeper.seconds), 3),
+        "epoch_seconds": round(typical, 3),
+        "networks_per_second": round(len(networks.splits["train"]) / typical, 1),
+        "device": name,
+    }
