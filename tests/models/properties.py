@@ -1,0 +1,70 @@
+"""What every model of weights must have, as checks that tests of models share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ngc.backends.blocks import scatter_edits
+from ngc.backends.graphs import Edits
+from ngc.compiler import Compilation
+from tests.models.networks import batch_of, permuted, random_weights
+
+
+def unscaled(model: nn.Module) -> nn.Module:
+    """In evaluation, and predicted changes at full size, so that errors show."""
+    for name, parameter in model.named_parameters():
+        if ".scale." in f".{name}":
+            nn.init.ones_(parameter)
+    return model.eval()
+
+
+def changes(model: nn.Module, network: Compilation, weights: Tensor) -> Tensor:
+    """Predicted changes of weights [many, slots]."""
+    edits = model(batch_of(network, weights))
+    assert isinstance(edits, Edits)
+    return scatter_edits(network.plan, edits.nodes[0], edits.edges[0])
+
+
+@torch.no_grad()
+def check_graphs_invariant(model: nn.Module, network: Compilation) -> None:
+    """Permuting hidden neurons leaves what is predicted of a network as it is."""
+    weights = random_weights(network, 4)
+    before = model.eval()(batch_of(network, weights))
+    assert before.std(0).min() > 1e-3, "networks are not told apart"
+    for seed in range(3):
+        after = model(batch_of(network, permuted(network, weights, seed)))
+        torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def check_edits_equivariant(model: nn.Module, network: Compilation) -> None:
+    """Permuting hidden neurons permutes the changes."""
+    weights = random_weights(network, 4)
+    before = changes(unscaled(model), network, weights)
+    assert before[:, 2:].std(0).min() > 1e-3, "networks are not told apart"
+    assert before[:, 2:].std(1).min() > 1e-3, "entries are not told apart"
+    for seed in range(3):
+        after = changes(model, network, permuted(network, weights, seed))
+        torch.testing.assert_close(after, permuted(network, before, seed), rtol=1e-5, atol=1e-5)
+
+
+def check_gradients(model: nn.Module, network: Compilation) -> None:
+    """Every parameter gets a gradient from what is predicted."""
+    torch.manual_seed(0)
+    found = model.train()(batch_of(network, random_weights(network, 8)))
+    numbers = [found] if isinstance(found, Tensor) else [*found.nodes, *found.edges]
+    sum(((x - 0.5) ** 2).sum() for x in numbers).backward()  # type: ignore[union-attr]
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@torch.no_grad()
+def check_batch_mates(model: nn.Module, network: Compilation) -> None:
+    """What is predicted of a network does not depend on the others in the batch."""
+    weights = random_weights(network, 4)
+    together = model.eval()(batch_of(network, weights))
+    for k in range(len(weights)):
+        alone = model(batch_of(network, weights[k : k + 1]))
+        torch.testing.assert_close(alone[0], together[k], rtol=1e-5, atol=1e-5)
