@@ -1,0 +1,57 @@
+"""Set NN: weights and biases as sets of numbers, one set a layer (DeepSets, Zaheer et al. 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ngc.backends.graphs import GraphBatch
+from ngc.models.facts import Facts
+from ngc.models.layers import Chain, check_predicts
+from ngc.models.perceptron import perceptron
+from ngc.models.registry import model
+
+
+@model("set_nn")
+class SetNn(nn.Module):
+    """rho(mean of phi over layer 1's elements, over layer 2's, ...).
+
+    An element is a weight (its kernel) or a bias; phi sees its value and a learned embedding of its
+    layer and of being a weight or a bias. Nothing tells which neurons a weight joins.
+    width: of the sets' features. layers: linear maps of phi after the first. head: width of the two
+    hidden layers of rho. dropout: after each of these.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        *,
+        predicts: str = "graph",
+        outputs: int = 10,
+        width: int = 128,
+        layers: int = 2,
+        head: int = 256,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_predicts("set_nn", predicts, ("graph",))
+        self.chain = Chain.of(facts, "set_nn")
+        sets = len(self.chain.sizes)
+        self.weight, self.bias = nn.Linear(self.chain.taps, width), nn.Linear(1, width)
+        self.layer = nn.Parameter(torch.randn(2, sets, width) / width**0.5)
+        self.phi = nn.Sequential(nn.ReLU(), perceptron(*[width] * (layers + 1)))
+        self.rho = perceptron(sets * width, head, head, outputs, dropout=dropout)
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        read = self.chain.read(batch)
+        pooled = []
+        for k, (weights, biases) in enumerate(zip(read.weights, read.biases)):
+            elements = torch.cat(
+                [
+                    self.weight(weights.flatten(1, 2)) + self.layer[0, k],
+                    self.bias(biases[..., None]) + self.layer[1, k],
+                ],
+                dim=1,
+            )
+            pooled.append(self.phi(elements).mean(1))
+        return batch.restored([self.rho(torch.cat(pooled, dim=-1))])

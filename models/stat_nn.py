@@ -1,0 +1,92 @@
+"""StatNN: an MLP on statistics of the weights of each layer (Unterthiner et al. 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ngc.backends.graphs import GraphBatch, Part, Structure
+from ngc.errors import OptionError
+from ngc.models.facts import Facts
+from ngc.models.layers import BIAS, check_predicts
+from ngc.models.perceptron import perceptron
+from ngc.models.registry import model
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+NUM_STATISTICS = 2 + len(QUANTILES)
+
+
+@model("stat_nn")
+class StatNn(nn.Module):
+    """Mean, variance and quantiles of each layer's weights and of its biases -> MLP.
+
+    Reads any mixture of architectures with no more layers than the training graphs had. A layer is
+    the nodes at one distance from the input with the edges into them; constants (a skip's weights,
+    the padding of kernels) do not count. The last layer of every network comes last and layers that
+    a network does not have are zeros before it, so that output layers always meet the same weights.
+    hidden: width of the two hidden layers. dropout: after each of them.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        *,
+        predicts: str = "graph",
+        outputs: int = 10,
+        hidden: int = 1000,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_predicts("stat_nn", predicts, ("graph",))
+        self.num_layers = facts.num_layers - 1  # the first one holds the inputs
+        statistics = 2 * NUM_STATISTICS * self.num_layers
+        self.mlp = perceptron(statistics, hidden, hidden, outputs, dropout=dropout)
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        return self.mlp(batch.restored([self._read(part) for part in batch.parts]))
+
+    def _read(self, part: Part) -> Tensor:
+        """[graphs, statistics] of a part."""
+        members = part.structure.keep("stat_nn", lambda: members_of_layers(part.structure))
+        if len(members) > self.num_layers:
+            raise OptionError(
+                f"a network with {len(members)} layers; this model reads at most {self.num_layers}",
+                hint="train on networks that are as deep",
+            )
+        kernels, biases = part.edges.flatten(1), part.x[..., BIAS]
+        rows = [
+            statistics(values[:, index])
+            for of_weights, of_biases in members
+            for values, index in ((kernels, of_weights), (biases, of_biases))
+        ]
+        missing = self.num_layers - len(members)
+        nothing = kernels.new_zeros(len(part), 2 * NUM_STATISTICS * missing)
+        return torch.cat([*rows[:-2], nothing, *rows[-2:]], dim=1)
+
+
+def members_of_layers(structure: Structure) -> list[tuple[Tensor, Tensor]]:
+    """For each layer, places of its weights in the kernels [e * width], of its biases in [n]."""
+    layer = structure.features["layer"]
+    into = layer[structure.features["edge_index"][1]]
+    found = []
+    for k in range(1, int(layer.max()) + 1):
+        weights = structure.weight_mask & (into == k)[:, None]
+        biases = structure.scalar_mask[:, BIAS] & (layer == k)
+        found.append((weights.flatten().nonzero().flatten(), biases.nonzero().flatten()))
+    return found
+
+
+def statistics(values: Tensor) -> Tensor:
+    """[graphs, entries] -> mean, variance, quantiles [graphs, 7]; zeros of no entries."""
+    count = values.shape[1]
+    if not count:
+        return values.new_zeros(len(values), NUM_STATISTICS)
+    variance, mean = torch.var_mean(values, dim=1, correction=0)
+    # torch.quantile refuses large layers.
+    ranked = values.sort(dim=1).values
+    places = torch.tensor(QUANTILES, dtype=torch.float64) * (count - 1)
+    below = places.floor().long()
+    above = (below + 1).clamp(max=count - 1)
+    part = (places - below).to(values)
+    quantiles = torch.lerp(ranked[:, below], ranked[:, above], part.expand(len(values), -1))
+    return torch.cat([torch.stack([mean, variance], dim=1), quantiles], dim=1)
