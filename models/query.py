@@ -1,0 +1,84 @@
+"""Query: an MLP on a network's outputs at fixed inputs; no weight is read.
+
+What every claim about reading weights has to beat where networks are cheap to run.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ngc.backends.graphs import GraphBatch, Part
+from ngc.errors import OptionError
+from ngc.models.facts import Facts
+from ngc.models.layers import check_predicts
+from ngc.models.perceptron import perceptron
+from ngc.models.registry import model
+
+SEED = 0  # of the points, so that they are part of the model's definition
+
+
+@model("query")
+class Query(nn.Module):
+    """Outputs at ``points`` fixed inputs -> a vector for each network, of any architecture.
+
+    Networks of two coordinates are asked on a square grid over [-1, 1]^2 where ``points`` is a
+    square number, else at uniform random inputs in [-1, 1].
+    width: of the hidden layers. layers: linear maps. dropout: after each hidden layer.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        *,
+        predicts: str = "graph",
+        outputs: int = 10,
+        points: int = 64,
+        width: int = 512,
+        layers: int = 3,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_predicts("query", predicts, ("graph",))
+        if not facts.input_shapes:
+            raise OptionError(
+                "query runs the networks on inputs of one shape; theirs differ or are not known",
+                hint="train on networks with the same inputs",
+            )
+        self.num_inputs, self.num_outputs = len(facts.input_shapes), facts.num_outputs
+        for k, points_of_input in enumerate(fixed_points(points, facts.input_shapes)):
+            self.register_buffer(f"points_{k}", points_of_input)
+        self.mlp = perceptron(
+            points * facts.num_outputs, *[width] * (layers - 1), outputs, dropout=dropout
+        )
+
+    def forward(self, batch: GraphBatch) -> Tensor:
+        return self.mlp(batch.restored([self._answers(part) for part in batch.parts]))
+
+    def _answers(self, part: Part) -> Tensor:
+        """[graphs, outputs of a network * points]."""
+        if part.activations is None:
+            raise OptionError(
+                "query runs the networks, but this batch was built without a way to run them",
+                hint="bind the graphs with a prober",
+            )
+        nodes = part.structure.outputs
+        if len(nodes) != self.num_outputs:
+            raise OptionError(
+                f"a network with {len(nodes)} output neurons; this model reads {self.num_outputs}"
+            )
+        points = [getattr(self, f"points_{k}") for k in range(self.num_inputs)]
+        return part.activations(points)[:, nodes].flatten(1)
+
+
+def fixed_points(count: int, shapes: tuple[tuple[int, ...], ...]) -> list[Tensor]:
+    """One tensor [count, *shape] for each input of the networks."""
+    side = math.isqrt(count)
+    if [math.prod(shape) for shape in shapes] == [2] and side * side == count:
+        # Middles of the cells: the border of an image tells little.
+        middles = (2 * torch.arange(side) + 1) / side - 1
+        return [torch.cartesian_prod(middles, middles).reshape(count, *shapes[0])]
+    generator = torch.Generator().manual_seed(SEED)
+    return [torch.rand(count, *shape, generator=generator) * 2 - 1 for shape in shapes]
