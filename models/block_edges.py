@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ngc.backends.graphs import Block, Ends, GraphBatch, Part, Structure
+from ngc.models.block_kernels import FilmReduce, UpdateEdges
 from ngc.models.chunks import over_graphs
-from ngc.models.topology import EPSILON, EdgeMlp, Reduced, Topology, fourier
+from ngc.models.topology import EdgeMlp, Reduced, Topology, fourier
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,12 @@ class BlockEdges(Topology):
         nodes = zip(self.batch.split(target), self.batch.split(source))
         for k, (part, rows) in enumerate(zip(self.batch.parts, nodes)):
             flows = [self.flows[k][n] for n in self.live[k][layer]]
+            if not flows:
+                found.append((torch.zeros_like(rows[0]),) * 4)
+                continue
             features = [edges[k][flow.number] for flow in flows]
-            reducer = _Reducer(part.structure, flows)
-            largest = max((flow.num_edges for flow in flows), default=0) * 2 * target.shape[-1]
-            found.append(over_graphs(reducer, [*rows, *features], film, largest))  # type: ignore[list-item]
+            join = Join.kept(part.structure, flows)
+            found.append(FilmReduce.apply(join, flows, *rows, *film, *features))  # type: ignore[arg-type]
         return Reduced(*(torch.cat([r.flatten(0, 1) for r in rows]) for rows in zip(*found)))
 
     def update(
@@ -92,13 +95,12 @@ class BlockEdges(Topology):
         shared = (mlp.weight, mlp.weight_out, mlp.bias_out)
         result: Features = []
         nodes = zip(self.batch.split(source), self.batch.split(target))
-        for k, rows in enumerate(nodes):
+        for k, (part, rows) in enumerate(zip(self.batch.parts, nodes)):
             updated: list[Tensor | None] = [None] * len(self.flows[k])
             for number in self.live[k][layer + 1]:
                 flow, feature = self.flows[k][number], edges[k][number]
-                assert feature is not None
-                entries = flow.num_edges * len(mlp.weight)
-                (updated[number],) = over_graphs(_Updater(flow), [*rows, feature], shared, entries)
+                join = Join.kept(part.structure, [flow])
+                updated[number] = UpdateEdges.apply(join, flow, *rows, *shared, feature)  # type: ignore[arg-type]
             result.append(updated)
         return result
 
@@ -148,86 +150,67 @@ def _for_direction(rows: Tensor | None, flow: Flow, reverse: str, width: int) ->
     return (opposite if flow.reverse else own) + both
 
 
-class _Reducer:
-    """All messages into the nodes of some graphs, reduced."""
-
-    def __init__(self, structure: Structure, flows: list[Flow]) -> None:
-        self.structure, self.flows = structure, flows
-        numbers = tuple(flow.number for flow in flows)
-        self.join = structure.keep(("join", numbers), lambda: _Join.of(structure, flows))
-
-    def __call__(self, batched: list[Tensor], shared: list[Tensor]) -> tuple[Tensor, ...]:
-        target, source, *features = batched
-        weight, bias = shared
-        if not self.flows:
-            return (torch.zeros_like(target),) * 4
-        messages = []
-        for flow, feature in zip(self.flows, features):
-            scale, shift = F.linear(feature, weight, bias).chunk(2, dim=-1)
-            messages.append(scale * (flow.at_target(target) + flow.at_source(source)) + shift)
-        rows = list(zip(self.flows, messages))
-        mean = self.join.sum([m.sum(f.axis) for f, m in rows]) * self.join.share
-        low = self.join.least([m.amin(f.axis) for f, m in rows])
-        high = -self.join.least([-m.amax(f.axis) for f, m in rows])
-        squares = [(m - f.at_target(mean)).square().sum(f.axis) for f, m in rows]
-        variance = self.join.sum(squares) * self.join.share
-        return mean, low, high, (variance + EPSILON).sqrt()
-
-
 @dataclass(frozen=True, eq=False)
-class _Join:
-    """Reductions of several flows [graphs, g, k, d] joined node by node.
+class Join:
+    """Reductions of several flows, each [graphs, g, k, d], joined node by node.
 
-    ``index`` [n, most]: the rows, of all flows one after another, that belong to each node; the row
-    after the last one is neutral. ``share`` [n, 1]: one over the degree.
+    ``targets``, ``sources`` [n, most]: the rows, of all flows one after another, that belong to
+    each node as a target or a source; the row after the last one is neutral. ``share`` [n, 1]: one
+    over the number of incoming edges.
     """
 
-    index: Tensor
+    targets: Tensor
+    sources: Tensor
     share: Tensor
 
     @classmethod
-    def of(cls, structure: Structure, flows: list[Flow]) -> _Join:
-        device = structure.rank.device
-        ends = torch.cat([torch.zeros(0, dtype=torch.int64, device=device),
-                          *(flow.target.nodes.reshape(-1) for flow in flows)])  # fmt: skip
-        order = torch.argsort(ends, stable=True)
-        counts = torch.bincount(ends, minlength=structure.num_nodes)
-        place = torch.arange(len(ends), device=device) - (counts.cumsum(0) - counts)[ends[order]]
-        most = max(int(counts.max()), 1) if len(counts) else 1
-        index = torch.full((structure.num_nodes, most), len(ends), device=device)
-        index[ends[order], place] = order
-        degree = torch.zeros(structure.num_nodes, device=device)
-        for flow in flows:
-            edges = flow.block.grid[2 if not flow.reverse else 1]
-            ones = torch.full((flow.target.nodes.numel(),), float(edges), device=device)
-            degree.index_add_(0, flow.target.nodes.reshape(-1), ones)
-        return cls(index, (1 / degree.clamp(min=1))[:, None])
+    def kept(cls, structure: Structure, flows: list[Flow]) -> Join:
+        numbers = tuple(flow.number for flow in flows)
+        return structure.keep(("join", numbers), lambda: cls.of(structure, flows))  # type: ignore[no-any-return]
+
+    @classmethod
+    def of(cls, structure: Structure, flows: list[Flow]) -> Join:
+        many = structure.num_nodes
+        targets = torch.cat([flow.target.nodes.reshape(-1) for flow in flows])
+        sources = torch.cat([flow.source.nodes.reshape(-1) for flow in flows])
+        incoming = [flow.num_edges // flow.target.nodes.numel() for flow in flows]
+        sizes = torch.cat(
+            [targets.new_full((flow.target.nodes.numel(),), n) for flow, n in zip(flows, incoming)]
+        )
+        degree = torch.zeros(many, device=targets.device).index_add_(0, targets, sizes.float())
+        return cls(
+            _rows_of(targets, many), _rows_of(sources, many), 1 / degree.clamp(min=1)[:, None]
+        )
 
     def sum(self, rows: list[Tensor]) -> Tensor:
-        return self._picked(rows, 0.0).sum(2)
+        """Sums at the targets [graphs, n, d]."""
+        return _picked(rows, self.targets, 0.0).sum(2)
+
+    def sum_sources(self, rows: list[Tensor]) -> Tensor:
+        """Sums at the sources."""
+        return _picked(rows, self.sources, 0.0).sum(2)
 
     def least(self, rows: list[Tensor]) -> Tensor:
-        found = self._picked(rows, torch.inf).amin(2)
-        return found.masked_fill(found == torch.inf, 0.0)  # nodes without an incoming edge
-
-    def _picked(self, rows: list[Tensor], neutral: float) -> Tensor:
-        flat = torch.cat([row.flatten(1, 2) for row in rows], dim=1)
-        flat = F.pad(flat, (0, 0, 0, 1), value=neutral)
-        return flat.index_select(1, self.index.reshape(-1)).unflatten(1, tuple(self.index.shape))
+        """Minima at the targets; zero at nodes without an incoming edge."""
+        found = _picked(rows, self.targets, torch.inf).amin(2)
+        return found.masked_fill_(found == torch.inf, 0.0)
 
 
-class _Updater:
-    """The edge update of one flow."""
+def _rows_of(ends: Tensor, many: int) -> Tensor:
+    """[many, most]: the places in ``ends`` that hold each node, filled up with len(ends)."""
+    order = torch.argsort(ends, stable=True)
+    counts = torch.bincount(ends, minlength=many)
+    place = torch.arange(len(ends), device=ends.device) - (counts.cumsum(0) - counts)[ends[order]]
+    index = ends.new_full((many, max(int(counts.max()), 1)), len(ends))
+    index[ends[order], place] = order
+    return index
 
-    def __init__(self, flow: Flow) -> None:
-        self.flow = flow
 
-    def __call__(self, batched: list[Tensor], shared: list[Tensor]) -> tuple[Tensor, ...]:
-        source, target, feature = batched
-        weight, weight_out, bias_out = shared
-        inner = F.linear(feature, weight)
-        inner = inner + self.flow.at_source(source) + self.flow.at_target(target)
-        return (F.linear(F.silu(inner), weight_out, bias_out),)
+def _picked(rows: list[Tensor], index: Tensor, neutral: float) -> Tensor:
+    """Rows [graphs, g, k, d] of all flows at index [n, most], [graphs, n, most, d]."""
+    flat = torch.cat([row.flatten(1, 2) for row in rows], dim=1)
+    flat = F.pad(flat, (0, 0, 0, 1), value=neutral)
+    return flat.index_select(1, index.reshape(-1)).unflatten(1, tuple(index.shape))
 
 
 def flows_of(structure: Structure) -> list[Flow]:

@@ -1,0 +1,238 @@
+"""The two edge functions of NG-GNN on dense blocks, with derivatives written out.
+
+Both run a chunk of graphs at a time, keep only what goes in, and recompute the rest in the backward
+pass (see ``chunks.py``). Written out, the derivative takes about eighteen passes over the edges of
+a chunk where automatic differentiation takes forty, so that matrix products are most of the time.
+
+With autocast on, products are taken in its dtype; everything else is in float32 (or float64).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ngc.models.chunks import chunk_size
+from ngc.models.topology import EPSILON
+
+
+class Flow(Protocol):
+    """A block in one direction (``block_edges.Flow``)."""
+
+    @property
+    def axis(self) -> int: ...
+    def at_target(self, rows: Tensor) -> Tensor: ...
+    def at_source(self, rows: Tensor) -> Tensor: ...
+
+
+class Join(Protocol):
+    """Reductions [graphs, g, k, d] of several flows joined node by node (``block_edges.Join``)."""
+
+    @property
+    def share(self) -> Tensor: ...
+    def sum(self, rows: list[Tensor]) -> Tensor: ...
+    def least(self, rows: list[Tensor]) -> Tensor: ...
+    def sum_sources(self, rows: list[Tensor]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Products:
+    """Matrix products in ``low`` precision with results in ``high``."""
+
+    low: torch.dtype
+    high: torch.dtype
+
+    @classmethod
+    def now(cls, example: Tensor) -> Products:
+        kind, high = example.device.type, example.dtype
+        return cls(
+            torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else high, high
+        )
+
+    def matrix(self, rows: Tensor) -> Tensor:
+        """rows [..., d] as a matrix to multiply."""
+        return rows.reshape(-1, rows.shape[-1]).to(self.low)
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b).to(self.high)
+
+
+def chunks(many: int, size: int) -> Iterator[slice]:
+    for start in range(0, many, size):
+        yield slice(start, start + size)
+
+
+class FilmReduce(torch.autograd.Function):
+    """Messages m_ij = scale_ij (u_i + w_j) + shift_ij with [scale, shift] = W e_ij + b, reduced
+    over j: mean, minimum, maximum and deviation, each [graphs, n, d].
+
+    ``apply(join, flows, u, w, W, b, *features)``; u, w [graphs, n, d]; W [2 d, d]; features of each
+    flow [graphs, g, out, in, d].
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, join: Join, flows: Sequence[Flow], target: Tensor, source: Tensor,
+        weight: Tensor, bias: Tensor, *features: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        ctx.join, ctx.flows, ctx.products = join, flows, Products.now(target)
+        ctx.size = chunk_size(target.device, max(f[0].numel() for f in features))
+        results = tuple(torch.empty_like(target) for _ in range(4))
+        film = _Film(ctx.products, weight, bias)
+        for rows in chunks(len(target), ctx.size):
+            u, w = target[rows], source[rows]
+            pairs = [(flow, film(flow, f[rows], u, w)[0]) for flow, f in zip(flows, features)]
+            mean, low, high, deviation = (result[rows] for result in results)
+            mean.copy_(join.sum([m.sum(flow.axis) for flow, m in pairs])).mul_(join.share)
+            low.copy_(join.least([m.amin(flow.axis) for flow, m in pairs]))
+            high.copy_(join.least([m.amax(flow.axis).neg_() for flow, m in pairs])).neg_()
+            for flow, m in pairs:
+                m.sub_(flow.at_target(mean)).square_()
+            deviation.copy_(join.sum([m.sum(flow.axis) for flow, m in pairs]))
+            deviation.mul_(join.share).add_(EPSILON).sqrt_()
+        ctx.save_for_backward(target, source, weight, bias, *results, *features)
+        return results
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        join, flows, products = ctx.join, ctx.flows, ctx.products
+        target, source, weight, bias, mean, low, high, deviation, *features = ctx.saved_tensors
+        film = _Film(products, weight, bias)
+        g_target, g_source = torch.empty_like(target), torch.empty_like(source)
+        g_features = [torch.empty_like(f) for f in features]
+        g_weight, g_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        for rows in chunks(len(target), ctx.size):
+            g_mean, g_low, g_high, g_deviation = (g[rows] for g in outer)
+            # d deviation / d m = (m - mean) / (degree * deviation)
+            slope = g_deviation * join.share / deviation[rows]
+            level = g_mean * join.share - mean[rows] * slope
+            u, w, least, most = target[rows], source[rows], low[rows], high[rows]
+            made = [film(flow, f[rows], u, w) for flow, f in zip(flows, features)]
+            lowest = [m == flow.at_target(least) for flow, (m, _, _) in zip(flows, made)]
+            highest = [m == flow.at_target(most) for flow, (m, _, _) in zip(flows, made)]
+            # Edges that tie for an extreme share its gradient.
+            g_low = g_low / _count(join, flows, lowest, target)
+            g_high = g_high / _count(join, flows, highest, target)
+            to_target, to_source = [], []
+            for k, (flow, (m, scale, both)) in enumerate(zip(flows, made)):
+                g = torch.addcmul(flow.at_target(level), m, flow.at_target(slope))
+                g.addcmul_(lowest[k].to(g.dtype), flow.at_target(g_low))
+                g.addcmul_(highest[k].to(g.dtype), flow.at_target(g_high))
+                g_scale = both.mul_(g)
+                scale.mul_(g)
+                to_target.append(scale.sum(flow.axis))
+                to_source.append(scale.sum(5 - flow.axis))
+                gradient = film.backward(features[k][rows], g_scale, g, g_weight, g_bias)
+                g_features[k][rows] = gradient.view_as(features[k][rows])
+            g_target[rows] = join.sum(to_target)
+            g_source[rows] = join.sum_sources(to_source)
+        return (None, None, g_target, g_source, g_weight, g_bias, *g_features)
+
+
+def _count(join: Join, flows: Sequence[Flow], chosen: list[Tensor], like: Tensor) -> Tensor:
+    counts = [c.sum(flow.axis, dtype=like.dtype) for flow, c in zip(flows, chosen)]
+    return join.sum(counts).clamp_(min=1)
+
+
+class _Film:
+    """Messages of a flow from the features of its edges."""
+
+    def __init__(self, products: Products, weight: Tensor, bias: Tensor) -> None:
+        self.products = products
+        # Scale and shift in products of their own: results without gaps are quicker to go over.
+        self.weights = [w.to(products.low) for w in weight.chunk(2)]
+        self.bias_scale, self.bias_shift = bias.chunk(2)
+
+    def __call__(
+        self, flow: Flow, feature: Tensor, target: Tensor, source: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Messages, their scale, and u_i + w_j, each [graphs, g, out, in, d]."""
+        matrix = self.products.matrix(feature)
+        scale, shift = (self.products(matrix, w.T).view(feature.shape) for w in self.weights)
+        scale += self.bias_scale
+        shift += self.bias_shift
+        both = flow.at_target(target) + flow.at_source(source)
+        return shift.addcmul_(scale, both), scale, both
+
+    def backward(
+        self, feature: Tensor, g_scale: Tensor, g_shift: Tensor, g_weight: Tensor, g_bias: Tensor
+    ) -> Tensor:
+        """Gradient of the features [edges, d]; adds to those of weight and bias."""
+        matrix = self.products.matrix(feature)
+        width, total = feature.shape[-1], None
+        for k, g in enumerate((g_scale, g_shift)):
+            part = slice(k * width, (k + 1) * width)
+            low = self.products.matrix(g)
+            g_weight[part] += self.products(low.T, matrix)
+            g_bias[part] += g.reshape(-1, width).sum(0)
+            found = low @ self.weights[k]
+            total = found if total is None else total.add_(found)
+        assert total is not None
+        return total
+
+
+class UpdateEdges(torch.autograd.Function):
+    """e_ij' = W_out silu(W e_ij + s_j + t_i) + b_out for one flow.
+
+    ``apply(join, flow, s, t, W, W_out, b_out, feature)``; s, t [graphs, n, d]; feature
+    [graphs, g, out, in, d].
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, join: Join, flow: Flow, source: Tensor, target: Tensor, weight: Tensor,
+        weight_out: Tensor, bias_out: Tensor, feature: Tensor,
+    ) -> Tensor:  # fmt: skip
+        ctx.join, ctx.flow, ctx.products = join, flow, Products.now(target)
+        ctx.size = chunk_size(target.device, feature[0].numel())
+        low, low_out = (w.to(ctx.products.low) for w in (weight, weight_out))
+        result = torch.empty(feature.shape, dtype=ctx.products.low, device=feature.device)
+        for rows in chunks(len(feature), ctx.size):
+            inner = _inner(ctx.products, flow, feature[rows], source[rows], target[rows], low)
+            outer = ctx.products.matrix(torch.nn.functional.silu(inner, inplace=True)) @ low_out.T
+            result[rows] = outer.view(result[rows].shape)
+            result[rows] += bias_out.to(result.dtype)
+        ctx.save_for_backward(source, target, weight, weight_out, feature)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        flow, products = ctx.flow, ctx.products
+        source, target, weight, weight_out, feature = ctx.saved_tensors
+        low, low_out = (w.to(products.low) for w in (weight, weight_out))
+        g_weight, g_out = torch.zeros_like(weight), torch.zeros_like(weight_out)
+        g_bias = torch.zeros_like(weight_out[:, 0])
+        g_source, g_target = torch.empty_like(source), torch.empty_like(target)
+        g_feature = torch.empty_like(feature)
+        for rows in chunks(len(feature), ctx.size):
+            inner = _inner(products, flow, feature[rows], source[rows], target[rows], low)
+            g = products.matrix(outer[rows])
+            sigmoid = inner.sigmoid()
+            active = inner * sigmoid
+            g_out += products(g.T, products.matrix(active))
+            g_bias += g.sum(0)
+            # silu' = sigmoid (1 + x - silu)
+            g_inner = products(g, low_out).view(inner.shape)
+            g_inner *= sigmoid.mul_(inner.add_(1).sub_(active))
+            g_target[rows] = ctx.join.sum([g_inner.sum(flow.axis)])
+            g_source[rows] = ctx.join.sum_sources([g_inner.sum(5 - flow.axis)])
+            g_low = products.matrix(g_inner)
+            g_weight += products(g_low.T, products.matrix(feature[rows]))
+            g_feature[rows] = (g_low @ low).view(feature[rows].shape)
+        return (None, None, g_source, g_target, g_weight, g_out, g_bias, g_feature)
+
+
+def _inner(
+    products: Products, flow: Flow, feature: Tensor, source: Tensor, target: Tensor, weight: Tensor
+) -> Tensor:
+    inner = products(products.matrix(feature), weight.T).view(feature.shape)
+    inner += flow.at_source(source)
+    inner += flow.at_target(target)
+    return inner
