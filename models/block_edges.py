@@ -155,13 +155,13 @@ class Join:
     """Reductions of several flows, each [graphs, g, k, d], joined node by node.
 
     ``targets``, ``sources`` [n, most]: the rows, of all flows one after another, that belong to
-    each node as a target or a source; the row after the last one is neutral. ``share`` [n, 1]: one
-    over the number of incoming edges.
+    each node as a target or a source; the row after the last one is neutral. ``degree`` [n, 1]:
+    number of incoming edges, at least 1.
     """
 
     targets: Tensor
     sources: Tensor
-    share: Tensor
+    degree: Tensor
 
     @classmethod
     def kept(cls, structure: Structure, flows: list[Flow]) -> Join:
@@ -178,9 +178,7 @@ class Join:
             [targets.new_full((flow.target.nodes.numel(),), n) for flow, n in zip(flows, incoming)]
         )
         degree = torch.zeros(many, device=targets.device).index_add_(0, targets, sizes.float())
-        return cls(
-            _rows_of(targets, many), _rows_of(sources, many), 1 / degree.clamp(min=1)[:, None]
-        )
+        return cls(_rows_of(targets, many), _rows_of(sources, many), degree.clamp(min=1)[:, None])
 
     def sum(self, rows: list[Tensor]) -> Tensor:
         """Sums at the targets [graphs, n, d]."""

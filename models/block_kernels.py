@@ -34,7 +34,7 @@ class Join(Protocol):
     """Reductions [graphs, g, k, d] of several flows joined node by node (``block_edges.Join``)."""
 
     @property
-    def share(self) -> Tensor: ...
+    def degree(self) -> Tensor: ...
     def sum(self, rows: list[Tensor]) -> Tensor: ...
     def least(self, rows: list[Tensor]) -> Tensor: ...
     def sum_sources(self, rows: list[Tensor]) -> Tensor: ...
@@ -88,13 +88,13 @@ class FilmReduce(torch.autograd.Function):
             u, w = target[rows], source[rows]
             pairs = [(flow, film(flow, f[rows], u, w)[0]) for flow, f in zip(flows, features)]
             mean, low, high, deviation = (result[rows] for result in results)
-            mean.copy_(join.sum([m.sum(flow.axis) for flow, m in pairs])).mul_(join.share)
+            mean.copy_(join.sum([m.sum(flow.axis) for flow, m in pairs])).div_(join.degree)
             low.copy_(join.least([m.amin(flow.axis) for flow, m in pairs]))
             high.copy_(join.least([m.amax(flow.axis).neg_() for flow, m in pairs])).neg_()
             for flow, m in pairs:
                 m.sub_(flow.at_target(mean)).square_()
             deviation.copy_(join.sum([m.sum(flow.axis) for flow, m in pairs]))
-            deviation.mul_(join.share).add_(EPSILON).sqrt_()
+            deviation.div_(join.degree).add_(EPSILON).sqrt_()
         ctx.save_for_backward(target, source, weight, bias, *results, *features)
         return results
 
@@ -110,8 +110,8 @@ class FilmReduce(torch.autograd.Function):
         for rows in chunks(len(target), ctx.size):
             g_mean, g_low, g_high, g_deviation = (g[rows] for g in outer)
             # d deviation / d m = (m - mean) / (degree * deviation)
-            slope = g_deviation * join.share / deviation[rows]
-            level = g_mean * join.share - mean[rows] * slope
+            slope = g_deviation / (join.degree * deviation[rows])
+            level = g_mean / join.degree - mean[rows] * slope
             u, w, least, most = target[rows], source[rows], low[rows], high[rows]
             made = [film(flow, f[rows], u, w) for flow, f in zip(flows, features)]
             lowest = [m == flow.at_target(least) for flow, (m, _, _) in zip(flows, made)]
