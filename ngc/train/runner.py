@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def run_seed(
         trainer = new_trainer(settings, [keeper, Bars(keeper, title)])
     if is_first():
         checkpoints.mkdir(parents=True, exist_ok=True)
-        keep_recipe(recipe, folder)
+        keep_recipe(replace(recipe, seeds=(seed,)), folder)
         sizes = ", ".join(f"{len(numbers):,} {name}" for name, numbers in networks.splits.items())
         say(
             f"{title}: {recipe.model_name}, {num_parameters(module):,} parameters; {sizes} networks"

@@ -29,13 +29,21 @@ class Run:
     """What a run folder says. ``metrics`` is empty while the run has not ended."""
 
     path: Path
+    recipe_text: str
     recipe: dict[str, Any]
     metrics: dict[str, Any]
     time: dict[str, Any]
 
     @property
-    def finished(self) -> bool:
-        return bool(self.metrics)
+    def epochs_done(self) -> int:
+        """Over all seeds."""
+        folders = [self.path, *self.path.glob("seed-*")]
+        return sum(len(read_history(folder / HISTORY)) for folder in folders)
+
+    @property
+    def epochs_wanted(self) -> int:
+        """At most, over all seeds."""
+        return int(self.recipe["train"]["epochs"]) * len(self.recipe["seeds"])
 
 
 def new_folder(out: Path, name: str) -> Path:
@@ -59,13 +67,14 @@ def read_run(path: Path) -> Run:
     """Of a run folder, or of one seed in it."""
     if not is_run(path):
         raise OptionError(f"it has no {RECIPE}, so it is no run folder", where=str(path))
+    text = (path / RECIPE).read_text()
     try:
-        recipe = yaml.safe_load((path / RECIPE).read_text())
+        recipe = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise OptionError(f"its {RECIPE} is damaged: {error}", where=str(path)) from error
     if not isinstance(recipe, dict):
         raise OptionError(f"its {RECIPE} is no recipe", where=str(path))
-    return Run(path, recipe, read_json(path / METRICS), read_json(path / TIME))
+    return Run(path, text, recipe, read_json(path / METRICS), read_json(path / TIME))
 
 
 def find_runs(out: Path) -> list[Run]:
@@ -89,7 +98,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """The rows of metrics.csv, epochs counted from 0."""
+    """The rows of metrics.csv, epochs counted from 0; none where there is no file."""
+    if not path.is_file():
+        return []
     with path.open(newline="") as file:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     return [{**row, "epoch": row["epoch"] - 1} for row in rows]
@@ -111,6 +122,7 @@ def over_seeds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         **shared,
         "seeds": [metrics["seed"] for metrics in found],
+        "epochs": {"trained": sum(metrics["epochs"]["trained"] for metrics in found)},
         **{
             split: {
                 name: spread([metrics[split][name] for metrics in found]) for name in first[split]
@@ -123,8 +135,11 @@ def over_seeds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def figure(value: object) -> str:
     """A metric, or mean and deviation of it over seeds."""
     if isinstance(value, Mapping):
-        return f"{value['mean']:.4f} \u00b1 {value['deviation']:.4f}"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+        digits = 4 if value["mean"] >= 0.1 else 5
+        return f"{value['mean']:.{digits}f} \u00b1 {value['deviation']:.{digits}f}"
+    if isinstance(value, float):
+        return f"{value:.4f}" if value >= 0.1 else f"{value:.5f}"
+    return str(value)
 
 
 # --- side by side -------------------------------------------------------------------------------
@@ -134,8 +149,12 @@ def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Keys in which the recipes of some runs differ, each with the value in each of them."""
     flat = [dict(_flat(run.recipe)) for run in runs]
     keys = dict.fromkeys(key for one in flat for key in one)
-    rows = {key: [str(one.get(key, "-")) for one in flat] for key in keys}
+    rows = {key: [_shown(one.get(key)) for one in flat] for key in keys}
     return {key: row for key, row in rows.items() if len(set(row)) > 1}
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else str(value)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -1,0 +1,141 @@
+"""The commands around training: run, runs, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ngc.cli.commands import app
+from ngc.cli.settings import command, say
+from ngc.errors import OptionError
+
+if TYPE_CHECKING:
+    from ngc.train.recipe import Recipe
+
+INTERRUPTED = 130  # exit code, as of a shell after Ctrl-C
+
+Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder that runs are kept in.")]
+
+
+@command(app)
+def run(
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="A recipe, or a run folder to resume.", show_default=False
+        ),
+    ],
+    changes: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe."),
+    ] = [],  # noqa: B006
+    out: Out = Path("runs"),
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the last run of this recipe, if it was killed."),
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only check the recipe, and print it in full.")
+    ] = False,
+) -> None:
+    """Train as a recipe says, test the best epoch, and report.
+
+    Example: ngc run recipes/inr_mnist.yaml --set train.epochs=3
+    """
+    if check:
+        from ngc.train.recipe import read_recipe
+
+        typer.echo(read_recipe(recipe, changes).dump(), nl=False)
+        return
+    say("loading torch and lightning")
+    from ngc.cli.tables import show_tables
+    from ngc.cli.train_tables import result_table
+    from ngc.train import runner
+    from ngc.train.trainer import Interrupted
+
+    settled, folder = _chosen(recipe, changes, out, resume)
+    if runner.is_first():
+        say(f"run folder: {folder}")
+    try:
+        metrics = runner.run(settled, folder)
+    except Interrupted as error:
+        say(f"{error}")
+        raise typer.Exit(INTERRUPTED) from None
+    if runner.is_first():
+        show_tables([result_table(folder, metrics)])
+
+
+def _chosen(path: Path, changes: list[str], out: Path, resume: bool) -> tuple[Recipe, Path]:
+    """The recipe, and the folder to run it in."""
+    from ngc.train import runner, runs
+    from ngc.train.recipe import read_recipe
+
+    if path.is_dir():
+        if not resume:
+            raise OptionError("it is a folder", where=str(path), hint=f"ngc run {path} --resume")
+        if changes:
+            raise OptionError("a run goes on as it began", where="--set", hint="a new run")
+        if not runs.is_run(path):
+            raise OptionError("this is no run folder", where=str(path), hint="ngc runs")
+        return read_recipe(path / runs.RECIPE), path
+    recipe = read_recipe(path, changes)
+    if resume and runner.is_first():
+        same = [one.path for one in runs.find_runs(out) if one.recipe_text == recipe.dump()]
+        if same:
+            return recipe, same[-1]
+        say(f"no run of this recipe in {out}: starting one")
+    return recipe, runner.choose_folder(recipe, out)
+
+
+@command(app)
+def runs(
+    which: Annotated[
+        list[Path],
+        typer.Argument(metavar="[RUN...]", help="Run folders to compare.", show_default=False),
+    ] = [],  # noqa: B006
+    out: Out = Path("runs"),
+) -> None:
+    """List all runs, or compare some side by side.
+
+    Example: ngc runs runs/inr_mnist-001 runs/inr_mnist-002
+    """
+    from ngc.cli.tables import show_tables
+    from ngc.cli.train_tables import comparison_table, runs_table
+    from ngc.train.runs import find_runs, read_run
+
+    if which:
+        show_tables([comparison_table([read_run(path) for path in which])])
+    else:
+        show_tables([runs_table(out, find_runs(out))])
+
+
+@command(app)
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="ONNX files.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for edited networks."),
+    ] = None,
+) -> None:
+    """What a trained model says about networks: the class of each, or an edited copy of it.
+
+    Example: ngc predict runs/inr_mnist-001 model.onnx
+    """
+    from ngc.cli.tables import show_tables
+    from ngc.cli.train_tables import edit_table, prediction_table
+    from ngc.train.predict import load_trained, predict, save_edits
+
+    trained = load_trained(run)
+    if trained.predicts == "edits" and output is None:
+        raise OptionError("this model edits networks", where=str(run), hint="-o DIR, to write them")
+    found = predict(trained, models)
+    if trained.predicts == "edits":
+        assert output is not None
+        show_tables([edit_table(found, save_edits(found, output))])
+    else:
+        show_tables([prediction_table(trained.classes, found)])

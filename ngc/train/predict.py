@@ -1,0 +1,162 @@
+"""Trained models on new files: the class of each network, or an edited copy of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ngc.backends.blocks import structure_of
+from ngc.compiler import Compilation, compile
+from ngc.errors import NgcError, OptionError
+from ngc.files import write_beside
+from ngc.models import build
+from ngc.models.normalise import Normalise
+from ngc.options import Options
+from ngc.train import runs
+from ngc.train.keeper import BEST
+from ngc.train.networks import Batch, Family, Member, graphs_of
+from ngc.train.prepare import facts_from_dict
+from ngc.train.recipe import model_section
+from ngc.train.tasks import edited_weights
+
+BATCH = 64  # networks at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The best model of a run, ready to read networks that are compiled with ``options``.
+
+    ``width``: columns of their kernels. ``classes``: names, where it predicts classes.
+    """
+
+    path: Path
+    model: nn.Module
+    normalise: nn.Module
+    options: Options
+    width: int
+    predicts: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """About one network of weights [slots]: the probability of each class, or changed weights."""
+
+    file: str
+    family: Family
+    weights: Tensor
+    probabilities: Tensor | None = None
+    edited: Tensor | None = None
+
+
+def load_trained(path: Path) -> Trained:
+    """The best model of a run folder; of several seeds, the one with the best validation."""
+    folder = _best_seed(path)
+    file = folder / runs.CHECKPOINTS / BEST
+    if not file.is_file():
+        raise OptionError(
+            "it has no trained model yet", where=str(path), hint=f"ngc run {path} --resume"
+        )
+    try:
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        settings = model_section(content["model"]).model_validate(content["settings"]).model_dump()
+        facts = facts_from_dict(content["facts"])
+        model = build(
+            settings.pop("name"),
+            facts,
+            predicts=content["predicts"],
+            outputs=content["outputs"],
+            **settings,
+        )
+        normalise = Normalise(content["normalise"])
+        whole = nn.ModuleDict({"model": model, "normalise": normalise})
+        whole.load_state_dict(content["state"])
+        options = Options().changed(content["graph"])
+        found = content["predicts"], tuple(content["classes"])
+    except NgcError:
+        raise
+    except Exception as error:  # whatever a foreign or damaged file leads to
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NgcError(f"not a model that this ngc wrote: {reason}", where=str(file)) from error
+    return Trained(file, model.eval(), normalise.eval(), options, facts.width, *found)
+
+
+def _best_seed(path: Path) -> Path:
+    """The run folder itself, or that of its best seed."""
+    if not runs.is_run(path):
+        raise OptionError("this is no run folder", where=str(path), hint="ngc runs lists them")
+    inner = [one for one in sorted(path.glob("seed-*")) if runs.read_json(one / runs.METRICS)]
+    if not inner:
+        return path
+
+    def value(folder: Path) -> float:
+        metrics = runs.read_json(folder / runs.METRICS)["validation"]
+        return float(metrics["accuracy"] if "accuracy" in metrics else -metrics["mse"])
+
+    return max(inner, key=value)
+
+
+@torch.no_grad()
+def predict(trained: Trained, files: Sequence[str]) -> list[Prediction]:
+    """One prediction a file, in their order. Networks of one architecture are read together."""
+    found: dict[str, Prediction] = {}
+    for family, names in _families(trained, files):
+        numbers = torch.arange(len(names))
+        for chosen in numbers.split(BATCH):
+            weights = family.weights[chosen]
+            member = Member(family, torch.arange(len(chosen)), weights)
+            batch = Batch(chosen, graphs_of([member]), (member,))
+            try:
+                output = trained.model(trained.normalise(batch.graphs))
+            except NgcError as error:
+                where = names[int(chosen[0])]
+                raise NgcError(error.text, where=where, hint=error.hint) from error
+            rows: Sequence[dict[str, Tensor]]
+            if trained.predicts == "edits":
+                rows = [{"edited": row} for row in edited_weights(output, batch)[0]]
+            else:
+                rows = [{"probabilities": row} for row in output.float().softmax(-1)]
+            for number, row in zip(chosen.tolist(), rows):
+                name = names[number]
+                found[name] = Prediction(name, family, family.weights[number], **row)
+    return [found[name] for name in files]
+
+
+def _families(trained: Trained, files: Sequence[str]) -> Iterator[tuple[Family, list[str]]]:
+    """The networks by architecture."""
+    groups: dict[str, list[tuple[str, Compilation]]] = {}
+    for name in dict.fromkeys(files):
+        one = compile(name, options=trained.options)
+        width = structure_of(one.plan).width
+        if width != trained.width:
+            raise OptionError(
+                f"kernels of {width} entries; this model was trained on {trained.width}",
+                where=name,
+                hint="a model trained with graph.kernel as large as the largest",
+            )
+        groups.setdefault(one.plan.hash, []).append((name, one))
+    for group in groups.values():
+        weights = torch.stack([one.weights.float() for _, one in group])
+        yield Family(group[0][1], weights), [name for name, _ in group]
+
+
+def save_edits(found: Sequence[Prediction], folder: Path) -> list[Path]:
+    """Write the edited networks into a folder, under the names of their files; where they lie."""
+    paths = [folder / f"{Path(one.file).stem}.onnx" for one in found]
+    twice = [path.name for path in paths if paths.count(path) > 1]
+    if twice:
+        raise OptionError(f"two files would be called {twice[0]}", where=str(folder))
+    clash = [p for p, one in zip(paths, found) if p.exists() and p.samefile(one.file)]
+    if clash:
+        raise OptionError("it would be overwritten", where=str(clash[0]), hint="another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, one in zip(paths, found):
+        assert one.edited is not None
+        blob = one.family.onnx(one.edited).SerializeToString(deterministic=True)
+        write_beside(path, lambda file, blob=blob: file.write(blob))
+    return paths
