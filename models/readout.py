@@ -43,21 +43,26 @@ class GraphReadout(nn.Module):
         self.mlp = mlp(joined, *hidden, outputs)
 
     def forward(self, features: Tensor, nodes: NodeTable, batch: GraphBatch) -> Tensor:
-        return self.mlp(self._pooled(features, nodes, batch))  # type: ignore[no-any-return]
+        if self.how != "outputs":
+            return self.mlp(self._pooled(features, nodes, batch))  # type: ignore[no-any-return]
+        rows = zip(batch.parts, batch.split(features))
+        chosen = [values[:, part.structure.outputs].flatten(0, 1) for part, values in rows]
+        return self.of_outputs(torch.cat(chosen), batch)
+
+    def of_outputs(self, features: Tensor, batch: GraphBatch) -> Tensor:
+        """The same from output neurons alone [output neurons of the batch, width]."""
+        sizes = [len(part.structure.outputs) for part in batch.parts]
+        for size in sizes:
+            if size != self.num_outputs:
+                raise OptionError(
+                    f"a network with {size} output neurons; this model reads {self.num_outputs}",
+                    hint="readout: mean, max or attention reads any number",
+                )
+        rows = features.split([size * len(part) for size, part in zip(sizes, batch.parts)])
+        joined = [r.reshape(len(part), -1) for r, part in zip(rows, batch.parts)]
+        return self.mlp(batch.restored(joined))  # type: ignore[no-any-return]
 
     def _pooled(self, features: Tensor, nodes: NodeTable, batch: GraphBatch) -> Tensor:
-        if self.how == "outputs":
-            rows = []
-            for part, values in zip(batch.parts, batch.split(features)):
-                outputs = part.structure.outputs
-                if len(outputs) != self.num_outputs:
-                    raise OptionError(
-                        f"a network with {len(outputs)} output neurons; this model reads "
-                        f"{self.num_outputs}",
-                        hint="readout: mean, max or attention reads any number",
-                    )
-                rows.append(values[:, outputs].flatten(1))
-            return batch.restored(rows)
         weights = features
         if self.score is not None:
             weights = features * softmax(self.score(features), nodes.graph, num_nodes=len(batch))
