@@ -75,6 +75,8 @@ class Topology(ABC):
 
 def fourier(values: Tensor, frequencies: Tensor) -> Tensor:
     """Random Fourier features [..., 2 f] of values [..., k]: sines, then cosines of
-    2 pi values @ frequencies (Tancik et al. 2020)."""
-    angles = values @ (2 * torch.pi * frequencies)
+    2 pi values @ frequencies (Tancik et al. 2020). Never in low precision: angles are many radians
+    wide."""
+    with torch.autocast(values.device.type, enabled=False):
+        angles = values @ (2 * torch.pi * frequencies)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
