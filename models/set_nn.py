@@ -28,7 +28,7 @@ class SetNn(nn.Module):
         *,
         predicts: str = "graph",
         outputs: int = 10,
-        width: int = 128,
+        width: int = 64,
         layers: int = 2,
         head: int = 256,
         dropout: float = 0.0,
