@@ -43,7 +43,7 @@ class Images:
 
     def select(self, numbers: np.ndarray | Sequence[int] | slice) -> Images:
         """Some of the images; ``numbers`` are positions, a mask, or a slice."""
-        at = numbers if isinstance(numbers, slice) else np.asarray(numbers)
+        at = numbers if isinstance(numbers, slice | np.ndarray) else np.array(numbers, dtype=int)
         return Images(
             self.name,
             self.pixels[at],

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +33,10 @@ from ngc.train.siren_gradient import SirenStack, adam
 BLOCK = {"cpu": 16, "cuda": 2048}
 
 Progress = Callable[[int, int], None]  # images done, images in all
+# Blocks -> what is fitted to them, in order.
+Each = Callable[
+    [Callable[[Images], dict[str, Tensor]], Iterable[Images]], Iterable[dict[str, Tensor]]
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +99,13 @@ def fit_set(
     told = {**(origin or {}), "versions": _versions(), "fit": _told(options)}
     _prepare(output, parts, _fingerprint(images, conventions, options), restart)
     chunks = []
-    for start in range(0, len(images), options.chunk):
-        numbers = np.arange(start, min(start + options.chunk, len(images)))
-        done = _Counted(progress, start, len(images))
-        path = parts / f"{start:08d}.safetensors"
-        chunks.append(_chunk(images.select(numbers), conventions, options, path, done))
-        progress(int(numbers[-1]) + 1, len(images))
+    with _workers(options.device) as each:
+        for start in range(0, len(images), options.chunk):
+            some = images.select(slice(start, start + options.chunk))
+            path = parts / f"{start:08d}.safetensors"
+            done = _Counted(progress, start, len(images))
+            chunks.append(_chunk(some, conventions, options, path, each, done))
+            done.report(len(some))
     result = InrSet(
         {name: torch.cat([chunk[name] for chunk in chunks]).float() for name in conventions.shapes},
         torch.from_numpy(images.label),
@@ -115,7 +121,12 @@ def fit_set(
 
 
 def _chunk(
-    images: Images, conventions: Conventions, options: FitOptions, path: Path, progress: _Counted
+    images: Images,
+    conventions: Conventions,
+    options: FitOptions,
+    path: Path,
+    each: Each,
+    progress: _Counted,
 ) -> dict[str, Tensor]:
     """Parameters, as they are stored, and PSNR of the images of one chunk; from its part file where
     that is there."""
@@ -123,28 +134,48 @@ def _chunk(
 
     if path.exists():
         return load(path.read_bytes())
-    device = torch.device(options.device)
-    block = BLOCK.get(device.type, BLOCK["cuda"])
-    blocks = []
-    for start in range(0, len(images), block):
-        some = images.select(np.arange(start, min(start + block, len(images))))
-        targets = torch.from_numpy(some.targets()).to(device)
-        params = initial(conventions, some.split.tolist(), some.index.tolist())
-        fitted = fit(targets, params, conventions, options.stages)
-        if not all(tensor.isfinite().all() for tensor in fitted.values()):
-            message = f"the fit of an image from number {int(some.index[0])} on has diverged"
-            raise NgcError(message, where="fit", hint="a lower learning rate")
-        stored = {
-            name: t.to(torch.float16 if options.half else t.dtype) for name, t in fitted.items()
-        }
-        with torch.no_grad():
-            quality = psnr(render(conventions, {k: t.float() for k, t in stored.items()}), targets)
-        blocks.append({name: t.cpu() for name, t in {**stored, "psnr": quality}.items()})
-        progress.done(start + len(some))
-    chunk = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+    block = BLOCK.get(torch.device(options.device).type, BLOCK["cuda"])
+    some = [images.select(slice(k, k + block)) for k in range(0, len(images), block)]
+    blocks: list[dict[str, Tensor]] = []
+    for fitted in each(lambda part: _block(part, conventions, options), some):
+        blocks.append(fitted)
+        progress.report(sum(len(one["psnr"]) for one in blocks))
+    chunk = {name: torch.cat([one[name] for one in blocks]) for name in blocks[0]}
     blob = save(chunk)
     write_beside(path, lambda file: file.write(blob))
     return chunk
+
+
+def _block(images: Images, conventions: Conventions, options: FitOptions) -> dict[str, Tensor]:
+    """Parameters, as they are stored, and PSNR of images that are fitted in one go."""
+    targets = torch.from_numpy(images.targets()).to(options.device)
+    params = initial(conventions, images.split.tolist(), images.index.tolist())
+    fitted = fit(targets, params, conventions, options.stages)
+    if not all(tensor.isfinite().all() for tensor in fitted.values()):
+        message = f"the fit of an image from number {int(images.index[0])} on has diverged"
+        raise NgcError(message, where="fit", hint="a lower learning rate")
+    stored = {name: t.half() if options.half else t for name, t in fitted.items()}
+    with torch.no_grad():
+        pictures = render(conventions, {name: t.float() for name, t in stored.items()})
+        return {name: t.cpu() for name, t in stored.items()} | {
+            "psnr": psnr(pictures, targets).cpu()
+        }
+
+
+@contextmanager
+def _workers(device: str) -> Iterator[Each]:
+    """A map over blocks. On a CPU each core has a block of its own: threads that share one block
+    wait for each other many times a step, and for long where other programs hold a core."""
+    count = torch.get_num_threads()
+    if torch.device(device).type != "cpu" or count == 1:
+        yield map
+        return
+    pool = ThreadPoolExecutor(count, initializer=lambda: torch.set_num_threads(1))
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +186,7 @@ class _Counted:
     start: int
     total: int
 
-    def done(self, number: int) -> None:
+    def report(self, number: int) -> None:
         self.progress(self.start + number, self.total)
 
 
