@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ngc.train.inr_sets import InrSet
-from ngc.train.siren import Conventions, initial
+from ngc.train.siren import COLUMN_FIRST, Conventions, initial
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -40,3 +41,23 @@ def small_set(count: int = 5, conventions: Conventions | None = None) -> InrSet:
     index = torch.arange(count)
     params = initial(conventions, split.tolist(), index.tolist())
     return InrSet(params, index % 10, index, split, torch.full((count,), 21.5), conventions)
+
+
+# Networks of published sets, told apart by what they start from.
+PUBLISHED = Conventions((2, 4, 3, 1), height=6, width=6, coordinates=COLUMN_FIRST)
+
+
+def state(split: int, index: int) -> dict[str, Any]:
+    """The state dict of one published network."""
+    params = initial(PUBLISHED, [split], [index])
+    return {name: tensor[0].clone() for name, tensor in params.items()}
+
+
+def write_published(root: Path) -> Path:
+    """A set in the layout of the published one of MNIST; label of image k is k % 10."""
+    for split, word, indices in ((0, "training", (12, 3, 7)), (1, "testing", (3, 0))):
+        for k in indices:
+            folder = root / f"mnist_png_{word}_{k % 10}_{k}" / "checkpoints"
+            folder.mkdir(parents=True)
+            torch.save(state(split, k), folder / "model_final.pth")
+    return root
