@@ -73,7 +73,7 @@ def load_trained(path: Path) -> Trained:
             outputs=content["outputs"],
             **settings,
         )
-        normalise = Normalise(content["normalise"])
+        normalise = Normalise(content["normalise"], facts.num_layers)
         whole = nn.ModuleDict({"model": model, "normalise": normalise})
         whole.load_state_dict(content["state"])
         options = Options().changed(content["graph"])

@@ -59,7 +59,7 @@ def new_module(recipe: Recipe, networks: NetworkSet, task: Task, seed: int) -> T
         outputs=task.outputs,
         **recipe.model_settings,
     )
-    normalise = Normalise(recipe.normalise)
+    normalise = Normalise(recipe.normalise, networks.facts().num_layers)
     normalise.fit(_in_order(networks))
     return Training(model, normalise, task, networks, recipe.train, seed, recipe.augment)
 

@@ -55,6 +55,11 @@ class Meters(nn.Module):
         return found
 
 
+def mean() -> MeanMetric:
+    """A mean that a NaN makes NaN; by default torchmetrics leaves them out."""
+    return MeanMetric(nan_strategy="disable")
+
+
 class Task(ABC):
     """``predicts`` and ``outputs`` are what a model is built with (``ngc.models.registry``)."""
 
@@ -90,7 +95,7 @@ class Classification(Task):
 
     def meters(self, test: bool = False) -> Meters:
         metrics: dict[str, Metric] = {
-            "loss": MeanMetric(),
+            "loss": mean(),
             "accuracy": MulticlassAccuracy(self.outputs, average="micro", validate_args=False),
         }
         if test:
@@ -126,9 +131,9 @@ class Editing(Task):
         self.targets = self.targets.to(device)
 
     def meters(self, test: bool = False) -> Meters:
-        metrics: dict[str, Metric] = {"mse": MeanMetric()}
+        metrics: dict[str, Metric] = {"mse": mean()}
         if test:
-            metrics["mse_unedited"] = MeanMetric()
+            metrics["mse_unedited"] = mean()
         return Meters(**metrics)
 
     def loss(self, prediction: Edits, batch: Batch, networks: NetworkSet, meters: Meters) -> Tensor:
