@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import silu
 
 from ngc.models.chunks import chunk_size
 from ngc.models.topology import EPSILON
@@ -60,6 +61,10 @@ class Products:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         return (a @ b).to(self.high)
+
+    def affine(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """rows @ weight.T + bias; the sum costs nothing within the product."""
+        return torch.addmm(bias.to(self.low), rows, weight.T).to(self.high)
 
 
 def chunks(many: int, size: int) -> Iterator[slice]:
@@ -114,16 +119,16 @@ class FilmReduce(torch.autograd.Function):
             level = g_mean / join.degree - mean[rows] * slope
             u, w, least, most = target[rows], source[rows], low[rows], high[rows]
             made = [film(flow, f[rows], u, w) for flow, f in zip(flows, features)]
-            lowest = [m == flow.at_target(least) for flow, (m, _, _) in zip(flows, made)]
-            highest = [m == flow.at_target(most) for flow, (m, _, _) in zip(flows, made)]
+            lowest = [_equal(m, flow.at_target(least)) for flow, (m, _, _) in zip(flows, made)]
+            highest = [_equal(m, flow.at_target(most)) for flow, (m, _, _) in zip(flows, made)]
             # Edges that tie for an extreme share its gradient.
-            g_low = g_low / _count(join, flows, lowest, target)
-            g_high = g_high / _count(join, flows, highest, target)
+            g_low = g_low / _count(join, flows, lowest)
+            g_high = g_high / _count(join, flows, highest)
             to_target, to_source = [], []
             for k, (flow, (m, scale, both)) in enumerate(zip(flows, made)):
                 g = torch.addcmul(flow.at_target(level), m, flow.at_target(slope))
-                g.addcmul_(lowest[k].to(g.dtype), flow.at_target(g_low))
-                g.addcmul_(highest[k].to(g.dtype), flow.at_target(g_high))
+                g.addcmul_(lowest[k], flow.at_target(g_low))
+                g.addcmul_(highest[k], flow.at_target(g_high))
                 g_scale = both.mul_(g)
                 scale.mul_(g)
                 to_target.append(scale.sum(flow.axis))
@@ -135,9 +140,13 @@ class FilmReduce(torch.autograd.Function):
         return (None, None, g_target, g_source, g_weight, g_bias, *g_features)
 
 
-def _count(join: Join, flows: Sequence[Flow], chosen: list[Tensor], like: Tensor) -> Tensor:
-    counts = [c.sum(flow.axis, dtype=like.dtype) for flow, c in zip(flows, chosen)]
-    return join.sum(counts).clamp_(min=1)
+def _equal(a: Tensor, b: Tensor) -> Tensor:
+    """1 where they are equal, else 0: as numbers, since truth values are slow to make and read."""
+    return torch.eq(a, b, out=torch.empty_like(a))
+
+
+def _count(join: Join, flows: Sequence[Flow], chosen: list[Tensor]) -> Tensor:
+    return join.sum([c.sum(flow.axis) for flow, c in zip(flows, chosen)]).clamp_(min=1)
 
 
 class _Film:
@@ -147,16 +156,17 @@ class _Film:
         self.products = products
         # Scale and shift in products of their own: results without gaps are quicker to go over.
         self.weights = [w.to(products.low) for w in weight.chunk(2)]
-        self.bias_scale, self.bias_shift = bias.chunk(2)
+        self.biases = bias.chunk(2)
 
     def __call__(
         self, flow: Flow, feature: Tensor, target: Tensor, source: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Messages, their scale, and u_i + w_j, each [graphs, g, out, in, d]."""
         matrix = self.products.matrix(feature)
-        scale, shift = (self.products(matrix, w.T).view(feature.shape) for w in self.weights)
-        scale += self.bias_scale
-        shift += self.bias_shift
+        scale, shift = (
+            self.products.affine(matrix, *pair).view(feature.shape)
+            for pair in zip(self.weights, self.biases)
+        )
         both = flow.at_target(target) + flow.at_source(source)
         return shift.addcmul_(scale, both), scale, both
 
@@ -191,13 +201,12 @@ class UpdateEdges(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.join, ctx.flow, ctx.products = join, flow, Products.now(target)
         ctx.size = chunk_size(target.device, feature[0].numel())
-        low, low_out = (w.to(ctx.products.low) for w in (weight, weight_out))
+        low, low_out, bias_low = (w.to(ctx.products.low) for w in (weight, weight_out, bias_out))
         result = torch.empty(feature.shape, dtype=ctx.products.low, device=feature.device)
         for rows in chunks(len(feature), ctx.size):
             inner = _inner(ctx.products, flow, feature[rows], source[rows], target[rows], low)
-            outer = ctx.products.matrix(torch.nn.functional.silu(inner, inplace=True)) @ low_out.T
-            result[rows] = outer.view(result[rows].shape)
-            result[rows] += bias_out.to(result.dtype)
+            active = ctx.products.matrix(silu(inner, inplace=True))
+            torch.addmm(bias_low, active, low_out.T, out=ctx.products.matrix(result[rows]))
         ctx.save_for_backward(source, target, weight, weight_out, feature)
         return result
 
@@ -214,13 +223,10 @@ class UpdateEdges(torch.autograd.Function):
         for rows in chunks(len(feature), ctx.size):
             inner = _inner(products, flow, feature[rows], source[rows], target[rows], low)
             g = products.matrix(outer[rows])
-            sigmoid = inner.sigmoid()
-            active = inner * sigmoid
-            g_out += products(g.T, products.matrix(active))
+            g_out += products(g.T, products.matrix(silu(inner)))
             g_bias += g.sum(0)
-            # silu' = sigmoid (1 + x - silu)
-            g_inner = products(g, low_out).view(inner.shape)
-            g_inner *= sigmoid.mul_(inner.add_(1).sub_(active))
+            g_active = products(g, low_out).view(inner.shape)
+            g_inner = torch.ops.aten.silu_backward(g_active, inner)
             g_target[rows] = ctx.join.sum([g_inner.sum(flow.axis)])
             g_source[rows] = ctx.join.sum_sources([g_inner.sum(5 - flow.axis)])
             g_low = products.matrix(g_inner)
