@@ -152,7 +152,8 @@ class Training(L.LightningModule):
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             amsgrad=settings.amsgrad,
-            fused=self.device.type in ("cpu", "cuda"),
+            # Lightning does not clip the gradients of a fused optimiser in mixed precision.
+            fused=settings.precision != "bf16" and self.device.type in ("cpu", "cuda"),
         )
         warm = max(1, settings.warmup_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(
