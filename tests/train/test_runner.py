@@ -14,7 +14,7 @@ from ngc.train import runs
 from ngc.train.keeper import BEST, LAST
 from ngc.train.recipe import read_recipe
 from ngc.train.runner import choose_folder, run
-from tests.train.tiny import history, started, tiny_recipe, tiny_set, write_tiny_set
+from tests.train.tiny import history, started, tiny_recipe, write_tiny_set
 
 # --- what a run leaves ----------------------------------------------------------------------------
 
@@ -170,7 +170,3 @@ def test_a_set_is_found_below_the_data_folder(
     assert metrics["data"]["set"] == "inner/set.safetensors"
     with pytest.raises(NgcError, match="no such file"):
         started(tmp_path, {"data": {"set": "inner/other.safetensors"}}, "other")
-
-
-def test_a_tiny_set_has_all_its_classes_in_training() -> None:
-    assert set(tiny_set().label.tolist()) == {0, 1, 2}

@@ -1,0 +1,153 @@
+"""Trained models on new files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx.parser import parse_model
+
+import ngc
+from ngc.errors import NgcError, OptionError
+from ngc.train.inr_sets import InrSet, load
+from ngc.train.predict import load_trained, predict, save_edits
+from ngc.train.prepare import open_set, prepare
+from ngc.train.recipe import read_recipe
+from ngc.train.siren import Conventions, initial
+from tests.train.tiny import started
+
+CONV = """
+    <ir_version: 10, opset_import: ["": 20]>
+    conv (float[1, 2, 5, 5] x) => (float[1, 1, 5, 5] y)
+    <float[1, 2, 3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9}>
+    { y = Conv <pads = [1, 1, 1, 1]> (x, w) }
+"""
+
+
+def written(folder: Path, inrs: InrSet, numbers: list[int]) -> list[str]:
+    """ONNX files of some networks of a set."""
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for number in numbers:
+        path = folder / f"network-{number}.onnx"
+        path.write_bytes(inrs.onnx(number).SerializeToString())
+        paths.append(str(path))
+    return paths
+
+
+def of_other_widths(*widths: int, count: int = 2) -> InrSet:
+    conventions = Conventions((2, *widths, 1), height=6, width=5)
+    numbers = torch.arange(count)
+    zeros = torch.zeros_like(numbers)
+    params = initial(conventions, zeros.tolist(), numbers.tolist())
+    return InrSet(params, zeros, numbers, zeros, torch.full((count,), 21.5), conventions)
+
+
+def test_files_get_the_answers_of_the_test(tmp_path: Path) -> None:
+    metrics = started(tmp_path)
+    recipe = read_recipe(tmp_path / "run" / "recipe.yaml")
+    networks, _ = prepare(recipe, open_set(recipe.data.set))
+    numbers = networks.splits["test"].tolist()
+    inrs = load(tmp_path / "set.safetensors")
+    trained = load_trained(tmp_path / "run")
+    assert trained.classes == ("0", "1", "2")
+    found = predict(trained, written(tmp_path / "files", inrs, numbers))
+    answers = [int(one.probabilities.argmax()) for one in found if one.probabilities is not None]
+    right = np.mean([answer == int(inrs.label[k]) for answer, k in zip(answers, numbers)])
+    assert right == pytest.approx(metrics["test"]["accuracy"], abs=1e-5)
+    assert all(
+        one.probabilities is not None and float(one.probabilities.sum()) == pytest.approx(1)
+        for one in found
+    )
+
+
+def test_answers_come_in_the_order_of_the_files(tmp_path: Path) -> None:
+    started(tmp_path, {"normalise": "dataset"})
+    inrs = load(tmp_path / "set.safetensors")
+    known = written(tmp_path / "files", inrs, [0, 1])
+    other = written(tmp_path / "other", of_other_widths(6, 5, 4), [0, 1])
+    files = [other[1], known[0], other[0], known[1], known[0]]
+    trained = load_trained(tmp_path / "run")
+    together = predict(trained, files)
+    assert [one.file for one in together] == files
+    for file, one in zip(files, together):
+        alone = predict(trained, [file])[0]
+        assert one.probabilities is not None
+        assert alone.probabilities is not None
+        torch.testing.assert_close(one.probabilities, alone.probabilities)
+
+
+def test_what_the_model_cannot_read_is_named(tmp_path: Path) -> None:
+    started(tmp_path)  # normalised by layer, of three
+    trained = load_trained(tmp_path / "run")
+    deeper = written(tmp_path / "deep", of_other_widths(4, 4, 4), [0])
+    with pytest.raises(NgcError, match=r"network-0.onnx: a network with 5 layers.*\n  try: normal"):
+        predict(trained, deeper)
+    conv = tmp_path / "conv.onnx"
+    conv.write_bytes(parse_model(CONV).SerializeToString())
+    with pytest.raises(OptionError, match=r"conv.onnx: kernels of 9 entries; .* trained on 1"):
+        predict(trained, [str(conv)])
+    with pytest.raises(NgcError, match=r"none.onnx"):
+        predict(trained, [str(tmp_path / "none.onnx")])
+
+
+def test_of_several_seeds_the_best_answers(tmp_path: Path) -> None:
+    metrics = started(tmp_path, {"seeds": [0, 1, 2], "train": {"epochs": 2}})
+    values = metrics["validation"]["accuracy"]["values"]
+    best = load_trained(tmp_path / "run")
+    assert best.path.parts[-3] == f"seed-{[0, 1, 2][int(np.argmax(values))]}"
+
+
+def test_runs_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="this is no run folder"):
+        load_trained(tmp_path)
+    started(tmp_path)
+    best = tmp_path / "run" / "checkpoints" / "best.pt"
+    content = torch.load(best, weights_only=True)
+    torch.save({**content, "state": {}}, best)
+    with pytest.raises(NgcError, match=r"best.pt: not a model that this ngc wrote"):
+        load_trained(tmp_path / "run")
+    best.write_bytes(b"nothing")
+    with pytest.raises(NgcError, match=r"best.pt: not a model that this ngc wrote"):
+        load_trained(tmp_path / "run")
+    best.unlink()
+    with pytest.raises(OptionError, match=r"no trained model yet\n.*--resume"):
+        load_trained(tmp_path / "run")
+
+
+def test_edited_networks_are_written(tmp_path: Path) -> None:
+    text = {"task": {"name": "inr_editing", "target": "rendering"}, "normalise": "off"}
+    started(tmp_path, text)
+    inrs = load(tmp_path / "set.safetensors")
+    files = written(tmp_path / "files", inrs, [4, 9])
+    trained = load_trained(tmp_path / "run")
+    found = predict(trained, files)
+    paths = save_edits(found, tmp_path / "edited")
+    assert [path.name for path in paths] == ["network-4.onnx", "network-9.onnx"]
+    factor = trained.model.factor  # type: ignore[union-attr]
+    for path, one in zip(paths, found):
+        onnx.checker.check_model(str(path))
+        edited = ngc.compile(path, options=trained.options)
+        params = {param.name: param for param in edited.program.params}
+        for name, param in params.items():
+            entries = slice(param.offset, param.offset + param.size)
+            expected = one.weights[entries] * (1 + factor[int(name.endswith("weight"))].detach())  # type: ignore[index]
+            torch.testing.assert_close(edited.weights[entries], expected)
+
+
+def test_edits_do_not_overwrite(tmp_path: Path) -> None:
+    text = {"task": {"name": "inr_editing", "target": "rendering"}, "train": {"epochs": 1}}
+    started(tmp_path, text)
+    inrs = load(tmp_path / "set.safetensors")
+    files = written(tmp_path / "files", inrs, [4])
+    found = predict(load_trained(tmp_path / "run"), files)
+    with pytest.raises(OptionError, match="it would be overwritten"):
+        save_edits(found, tmp_path / "files")
+    more = predict(
+        load_trained(tmp_path / "run"), [*files, *written(tmp_path / "again", inrs, [4])]
+    )
+    with pytest.raises(OptionError, match=r"two files would be called network-4.onnx"):
+        save_edits(more, tmp_path / "edited")
