@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from ngc.backends.blocks import scatter_edits
@@ -55,9 +55,24 @@ class Meters(nn.Module):
         return found
 
 
-def mean() -> MeanMetric:
-    """A mean that a NaN makes NaN; by default torchmetrics leaves them out."""
-    return MeanMetric(nan_strategy="disable")
+class Mean(Metric):
+    """A weighted mean, NaN if a value is. That of torchmetrics leaves NaNs out, or the weights."""
+
+    full_state_update = False
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "weight"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, value: Tensor, weight: int) -> None:
+        self.total += value.float() * weight
+        self.weight += weight
+
+    def compute(self) -> Tensor:
+        return self.total / self.weight
 
 
 class Task(ABC):
@@ -95,7 +110,7 @@ class Classification(Task):
 
     def meters(self, test: bool = False) -> Meters:
         metrics: dict[str, Metric] = {
-            "loss": mean(),
+            "loss": Mean(),
             "accuracy": MulticlassAccuracy(self.outputs, average="micro", validate_args=False),
         }
         if test:
@@ -131,9 +146,9 @@ class Editing(Task):
         self.targets = self.targets.to(device)
 
     def meters(self, test: bool = False) -> Meters:
-        metrics: dict[str, Metric] = {"mse": mean()}
+        metrics: dict[str, Metric] = {"mse": Mean()}
         if test:
-            metrics["mse_unedited"] = mean()
+            metrics["mse_unedited"] = Mean()
         return Meters(**metrics)
 
     def loss(self, prediction: Edits, batch: Batch, networks: NetworkSet, meters: Meters) -> Tensor:

@@ -27,10 +27,16 @@ def new_trainer(settings: Train, callbacks: Sequence[L.Callback]) -> L.Trainer:
     torch.set_float32_matmul_precision("high" if settings.precision == "tf32" else "highest")
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    devices = settings.devices
+    if devices == "auto":
+        gpus = torch.cuda.device_count() if settings.accelerator in ("auto", "gpu") else 0
+        devices = max(1, gpus)
     try:
         trainer = L.Trainer(
             accelerator=settings.accelerator,
-            devices=settings.devices,
+            devices=devices,
+            # A model may have parameters that some tasks leave unused.
+            strategy="auto" if devices == 1 else "ddp_find_unused_parameters_true",
             precision=PRECISIONS[settings.precision],
             max_epochs=settings.epochs,
             gradient_clip_val=settings.clip,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +173,38 @@ def test_a_set_is_found_below_the_data_folder(
     assert metrics["data"]["set"] == "inner/set.safetensors"
     with pytest.raises(NgcError, match="no such file"):
         started(tmp_path, {"data": {"set": "inner/other.safetensors"}}, "other")
+
+
+SCRIPT = """
+import sys
+import tests.train.tiny  # registers the model
+from ngc.cli import app
+sys.argv[0] = __file__
+app()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    tiny_recipe(tmp_path, {"model": {"dropout": 0.0}, "seeds": [0, 1]})
+    environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]))
+    changes = ("--set", "train.accelerator=cpu", "--set")
+    for devices in (1, 2):
+        words = [
+            sys.executable,
+            "script.py",
+            "run",
+            "tiny.yaml",
+            *changes,
+            f"train.devices={devices}",
+        ]
+        done = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("accuracy") == 1
+    found = [runs.read_run(tmp_path / "runs" / f"tiny-00{k}").metrics for k in (1, 2)]
+    for split in ("validation", "test"):
+        for name, values in found[0][split].items():
+            assert found[1][split][name]["values"] == pytest.approx(values["values"], abs=1e-5)
