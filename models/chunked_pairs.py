@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ngc.backends.graphs import Part
 from ngc.models.chunks import over_graphs
-from ngc.models.pair_attention import PairAttention
+from ngc.models.pair_attention import Distinct, PairAttention
 from ngc.models.pair_update import AllPairs, Dropout, Layout, PairUpdate, SomePairs
 from ngc.models.pairs import AttentionMaps, EdgePairs, Kernels, Pairs, UpdateMaps
 from ngc.models.topology import fourier
@@ -55,7 +55,15 @@ class ChunkedPairs(Pairs):
         factor = maps.temperature
         query, key, value = (t.to(pairs.dtype) for t in (query * factor, key, value))
         attended, features = PairAttention.apply(
-            maps.heads, pairs, query, key, value, maps.query * factor, maps.key, maps.scale
+            maps.heads,
+            self._distinct(layer),
+            pairs,
+            query,
+            key,
+            value,
+            maps.query * factor,
+            maps.key,
+            maps.scale,
         )
         shift = maps.shift.unflatten(0, (maps.heads, -1))
         return attended + torch.einsum("gihe,hce->gihc", features, shift).flatten(2)  # type: ignore[no-any-return]
@@ -73,6 +81,13 @@ class ChunkedPairs(Pairs):
 
     def read_edges(self, pairs: Tensor) -> Tensor:
         return pairs[:, self.edges.of_edge]
+
+    def _distinct(self, layer: int) -> Distinct | None:
+        """Before the first update all pairs without an edge are alike."""
+        other = self.edges.other
+        if layer or other is None or self.targets(layer) is not None:
+            return None
+        return Distinct(self.edges.place, other)
 
     def _layout(self, layer: int) -> Layout:
         """The pairs that are read after the update that follows a layer."""

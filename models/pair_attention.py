@@ -4,6 +4,9 @@ q_ij = q_i + Q e_ij, k_ij = k_j + K e_ij, v_ij = (S e_ij) * v_j (paper, Eq. 5). 
 values, H e_ij, is left to the caller: sum_j a_ij H e_ij = H sum_j a_ij e_ij is a linear map for
 each node and head instead of each pair.
 
+In the first layer most pairs have no edge, and with that one and the same feature. Maps of it are
+done once (``Distinct``).
+
 A chunk of pairs at a time, so that its temporaries, four tensors [pairs, attention], stay in the
 cache. What goes in is kept, the rest recomputed in the backward pass. Products are taken in the
 precision of autocast; scores, softmax and sums never are.
@@ -11,7 +14,8 @@ precision of autocast; scores, softmax and sums never are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,10 +26,34 @@ from ngc.models.block_kernels import Products
 from ngc.models.pair_chunks import pair_chunks
 
 
+@dataclass(frozen=True, eq=False)
+class Distinct:
+    """``places`` [k] of pairs in the order (i, j), ascending: each has a feature of its own, all
+    others that of the pair at ``other``."""
+
+    places: Tensor
+    other: int
+
+    def within(self, rows: slice, nodes: int) -> tuple[Tensor, Tensor]:
+        """Of the pairs in some rows: the places of distinct ones, ``other`` last; and which of
+        these each pair is like."""
+        first, last = rows.start * nodes, rows.stop * nodes
+        own = self.places[(self.places >= first) & (self.places < last)]
+        index = own.new_full((last - first,), len(own))
+        index[own - first] = torch.arange(len(own), device=own.device)
+        return torch.cat([own, own.new_tensor([self.other])]), index
+
+    def gradients(self, rows: Tensor, chosen: Tensor, first: int) -> Tensor:
+        """From those of all pairs of a chunk that starts at ``first``, [graphs, pairs, d]."""
+        own = rows[:, chosen[:-1] - first]
+        other = rows.sum(1, keepdim=True) - own.sum(1, keepdim=True)
+        return torch.cat([own, other], dim=1)
+
+
 class PairAttention(torch.autograd.Function):
-    """``apply(heads, e, q, k, v, Q, K, S)`` -> sum_j a_ij v_ij [graphs, targets, attention] and
-    sum_j a_ij e_ij [graphs, targets, heads, width]; a_ij is the softmax over j of q_ij k_ij in each
-    head.
+    """``apply(heads, distinct, e, q, k, v, Q, K, S)`` -> sum_j a_ij v_ij [graphs, targets,
+    attention] and sum_j a_ij e_ij [graphs, targets, heads, width]; a_ij is the softmax over j of
+    q_ij k_ij in each head.
 
     e [graphs, targets, n, width]; q [graphs, targets, attention]; k, v [graphs, n, attention]; the
     maps [attention, width].
@@ -33,17 +61,17 @@ class PairAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, heads: int, pairs: Tensor, query: Tensor, key: Tensor, value: Tensor,
-        *maps: Tensor,
+        ctx: Any, heads: int, distinct: Distinct | None, pairs: Tensor, query: Tensor, key: Tensor,
+        value: Tensor, *maps: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        ctx.heads, ctx.products = heads, Products.now(pairs)
+        ctx.heads, ctx.distinct, ctx.products = heads, distinct, Products.now(pairs)
         ctx.save_for_backward(pairs, query, key, value, *maps)
         attended = torch.empty_like(query)
         features = pairs.new_empty(*query.shape[:2], heads, pairs.shape[-1])
-        low = [m.to(ctx.products.low) for m in maps]
+        linear = _Maps(ctx.products, maps, distinct)
         for graphs, rows in _chunks(pairs, query):
             e, v = pairs[graphs, rows], value[graphs, None]
-            q, k, scale = _maps(ctx.products, e, low)
+            q, k, scale = linear.forward(pairs, graphs, rows)
             a = _scores(q, k, query[graphs, rows, None], key[graphs, None], heads).softmax(-1)
             attended[graphs, rows] = _weighted(a, v, heads).mul_(scale).sum(2)
             features[graphs, rows] = a @ e
@@ -52,16 +80,15 @@ class PairAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor, outer_features: Tensor) -> tuple[Tensor | None, ...]:
-        heads, products = ctx.heads, ctx.products
+        heads = ctx.heads
         pairs, query, key, value, *maps = ctx.saved_tensors
-        low = [m.to(products.low) for m in maps]
-        g_pairs, g_query = torch.empty_like(pairs), torch.empty_like(query)
+        linear = _Maps(ctx.products, maps, ctx.distinct)
+        g_pairs, g_query = torch.zeros_like(pairs), torch.empty_like(query)
         g_key, g_value = torch.zeros_like(key), torch.zeros_like(value)
-        g_maps = [torch.zeros_like(m) for m in maps]
         for graphs, rows in _chunks(pairs, query):
             e, v = pairs[graphs, rows], value[graphs, None]
             g, g_features = outer[graphs, rows, None], outer_features[graphs, rows]
-            q, k, scale = _maps(products, e, low)
+            q, k, scale = linear.forward(pairs, graphs, rows)
             a = _scores(q, k, query[graphs, rows, None], key[graphs, None], heads).softmax(-1)
             # of a_ij v_j, then of a_ij, v_j and the scale
             g_weighted = scale.mul_(g)
@@ -72,14 +99,9 @@ class PairAttention(torch.autograd.Function):
             g_q, g_k = _scaled(k, g_scores, heads), _scaled(q, g_scores, heads)
             g_query[graphs, rows] = g_q.sum(2)
             g_key[graphs] += g_k.sum(1)
-            # of the pairs, through the three maps and the sum of features
-            matrix, total = products.matrix(e), g_pairs[graphs, rows]
-            torch.matmul(a.transpose(2, 3), g_features, out=total)
-            for gradient, weight, g_map in zip((g_q, g_k, g_scale), low, g_maps):
-                change = products.matrix(gradient)
-                total += products(change, weight).view(total.shape)
-                g_map += products(change.T, matrix)
-        return (None, g_pairs, g_query, g_key, g_value, *g_maps)
+            g_pairs[graphs, rows] += a.transpose(2, 3) @ g_features
+            linear.backward([g_q, g_k, g_scale], g_pairs, graphs)
+        return (None, None, g_pairs, g_query, g_key, g_value, *linear.gradients)
 
 
 def _chunks(pairs: Tensor, query: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -87,10 +109,42 @@ def _chunks(pairs: Tensor, query: Tensor) -> Iterator[tuple[slice, slice]]:
     return pair_chunks(pairs.shape[0], pairs.shape[1], entries, pairs.device)
 
 
-def _maps(products: Products, pairs: Tensor, maps: list[Tensor]) -> list[Tensor]:
-    """Linear maps of pairs [graphs, rows, n, width], [graphs, rows, n, attention] each."""
-    matrix = products.matrix(pairs)
-    return [products(matrix, m.T).view(*pairs.shape[:3], -1) for m in maps]
+class _Maps:
+    """Linear maps of the pairs, a chunk after another; ``gradients`` adds up those of the maps."""
+
+    def __init__(
+        self, products: Products, maps: Sequence[Tensor], distinct: Distinct | None
+    ) -> None:
+        self.products, self.distinct = products, distinct
+        self.low = [m.to(products.low) for m in maps]
+        self.gradients = [torch.zeros_like(m) for m in maps]
+
+    def forward(self, pairs: Tensor, graphs: slice, rows: slice) -> list[Tensor]:
+        """[graphs, rows, n, attention] each."""
+        nodes = pairs.shape[2]
+        self.first = rows.start * nodes
+        self.chosen: slice | Tensor = slice(self.first, rows.stop * nodes)
+        if self.distinct is not None:
+            self.chosen, index = self.distinct.within(rows, nodes)
+        features = pairs[graphs].flatten(1, 2)[:, self.chosen]
+        self.matrix = self.products.matrix(features)
+        grid = features.shape[:2]
+        mapped = [self.products(self.matrix, m.T).unflatten(0, grid) for m in self.low]
+        if self.distinct is not None:
+            mapped = [m.index_select(1, index) for m in mapped]
+        return [m.unflatten(1, (-1, nodes)) for m in mapped]
+
+    def backward(self, outer: list[Tensor], g_pairs: Tensor, graphs: slice) -> None:
+        """From gradients of the maps of the chunk done last, add to those of the pairs."""
+        total = g_pairs[graphs].flatten(1, 2)
+        for gradient, weight, g_map in zip(outer, self.low, self.gradients):
+            rows = gradient.flatten(1, 2)
+            if self.distinct is not None:
+                assert isinstance(self.chosen, Tensor)
+                rows = self.distinct.gradients(rows, self.chosen, self.first)
+            change = self.products.matrix(rows)
+            total[:, self.chosen] += self.products(change, weight).unflatten(0, rows.shape[:2])
+            g_map += self.products(change.T, self.matrix)
 
 
 def _scores(q: Tensor, k: Tensor, query: Tensor, key: Tensor, heads: int) -> Tensor:

@@ -14,7 +14,6 @@ with n^2; temporaries are those of one chunk.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,13 +86,14 @@ class UpdateMaps:
 class EdgePairs:
     """The pairs of an architecture that have an edge.
 
-    ``target``, ``source`` [pairs]; ``of_edge`` [e]: which pair each edge is of. Parallel edges are
-    one pair, and their kernels are added: x + conv(x) is the convolution with the sum of the two
-    centred kernels.
+    ``place`` [pairs], ascending: among all pairs in the order (i, j); ``other``: the place of a
+    pair without an edge, None if there is none; ``of_edge`` [e]: which pair each edge is of.
+    Parallel edges are one pair, and their kernels are added: x + conv(x) is the convolution with
+    the sum of the two centred kernels.
     """
 
-    target: Tensor
-    source: Tensor
+    place: Tensor
+    other: int | None
     of_edge: Tensor
     num_nodes: int
 
@@ -105,17 +105,22 @@ class EdgePairs:
     def _of(cls, structure: Structure) -> EdgePairs:
         nodes = structure.num_nodes
         source, target = structure.features["edge_index"]
-        places, of_edge = torch.unique(target * nodes + source, return_inverse=True)
-        return cls(places // max(nodes, 1), places % max(nodes, 1), of_edge, nodes)
+        place, of_edge = torch.unique(target * nodes + source, return_inverse=True)
+        gaps = (place != torch.arange(len(place), device=place.device)).nonzero()
+        other = int(gaps[0]) if len(gaps) else len(place)
+        return cls(place, other if other < nodes**2 else None, of_edge, nodes)
 
     @property
-    def place(self) -> Tensor:
-        """[pairs]: among all pairs in the order (i, j)."""
-        return self.target * self.num_nodes + self.source
+    def target(self) -> Tensor:
+        return self.place // self.num_nodes
+
+    @property
+    def source(self) -> Tensor:
+        return self.place % self.num_nodes
 
     def kernels(self, part: Part) -> Tensor:
         """[graphs, pairs, width]."""
-        zero = part.edges.new_zeros(len(part), len(self.target), part.structure.width)
+        zero = part.edges.new_zeros(len(part), len(self.place), part.structure.width)
         return zero.index_add(1, self.of_edge, part.edges)
 
 
@@ -168,14 +173,9 @@ def check_memory(batch: GraphBatch, width: int, layers: int, limit: float) -> No
     sizes = [(len(part), part.structure.num_nodes) for part in batch.parts]
     needed = sum(pair_bytes(*size, width, layers, training) for size in sizes) / GIB
     if needed > limit:
-        many, nodes = max(sizes, key=lambda size: size[0] * size[1] ** 2)
+        largest = max(nodes for _, nodes in sizes)
         raise OptionError(
-            f"the pairs of neurons of {_graphs(sizes)}, {many} of them with {nodes} neurons, take "
+            f"the pairs of neurons of {len(batch)} graphs, the largest with {largest}, take "
             f"{needed:.3g} GiB; pair_memory allows {limit:g}",
             hint="a smaller batch, a larger pair_memory, or ng_gnn, whose memory goes by edges",
         )
-
-
-def _graphs(sizes: Sequence[tuple[int, int]]) -> str:
-    many = sum(count for count, _ in sizes)
-    return f"{many} graph{'s' * (many != 1)}"
