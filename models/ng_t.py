@@ -157,10 +157,10 @@ class NgT(nn.Module):
         super().__init__()
         if predicts not in PREDICTS or path not in PATHS:
             raise OptionError(f"predicts {predicts!r}, path {path!r}", hint=f"{PREDICTS}, {PATHS}")
+        if layers < 1:
+            raise OptionError(f"layers cannot be {layers}", hint="1 or more")
         if attention_width % heads:
-            raise OptionError(
-                f"attention_width {attention_width} is not a multiple of heads {heads}"
-            )
+            raise OptionError(f"attention_width {attention_width} does not divide by heads {heads}")
         self.path, self.pair_memory, self.edge_width = path, pair_memory, edge_width
         self.node_encoder = NodeEncoder(
             facts, node_width, sigma=sigma, positions=positions, probes=probes,
