@@ -200,9 +200,10 @@ def from_inrs(
 ) -> NetworkSet:
     """INRs as networks, with the first one compiled for all of them.
 
-    ``train``, ``test``: how many to take, all by default. ``validation``: how many of the training
-    networks to set aside, by default the set's own validation split, or a tenth. Which ones follows
-    from the seed; the validation networks do not depend on how many are trained on.
+    ``train``, ``test``: how many to take, all by default. ``validation``: how many of the set's own
+    validation split, all by default; where it has none, how many training networks to set aside, by
+    default a tenth. Which ones follows from the seed; the validation networks do not depend on how
+    many are trained on.
     """
     compilation = compile(inrs.onnx(0), options=options)
     family = Family(compilation, pack_stack(compilation, inrs.params))
@@ -224,13 +225,14 @@ def split_numbers(
 ) -> dict[str, Tensor]:
     """Numbers of the networks of each split, shuffled; ``split`` [N] is the set's own."""
     known = {name: _shuffled(split == number, seed, number) for name, number in SPLITS.items()}
-    if validation is None and len(known["validation"]):
-        found = {"train": known["train"], "validation": known["validation"]}
+    if len(known["validation"]):
+        aside = _taken(known["validation"], validation, "validation")
+        found = {"train": known["train"], "validation": aside}
     else:
-        aside = validation if validation is not None else max(1, len(known["train"]) // 10)
+        count = validation if validation is not None else max(1, len(known["train"]) // 10)
         found = {
-            "train": _taken(known["train"], None, "train", aside),
-            "validation": _taken(known["train"], aside, "validation"),
+            "train": _taken(known["train"], None, "train", count),
+            "validation": _taken(known["train"], count, "validation"),
         }
     return {
         "train": _taken(found["train"], train, "train"),

@@ -119,6 +119,7 @@ def test_validation_is_the_sets_own_or_a_tenth() -> None:
     splits = split_numbers(split, None, None, None, 0)
     assert splits["validation"].sort().values.tolist() == [3, 4, 5]
     assert len(splits["train"]) == 17
+    assert len(split_numbers(split, None, 2, None, 0)["validation"]) == 2
 
 
 @pytest.mark.parametrize(
