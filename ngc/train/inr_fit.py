@@ -105,7 +105,7 @@ def fit_set(
             path = parts / f"{start:08d}.safetensors"
             done = _Counted(progress, start, len(images))
             chunks.append(_chunk(some, conventions, options, path, each, done))
-            done.report(len(some))
+    progress(len(images), len(images))
     result = InrSet(
         {name: torch.cat([chunk[name] for chunk in chunks]).float() for name in conventions.shapes},
         torch.from_numpy(images.label),
@@ -130,10 +130,14 @@ def _chunk(
 ) -> dict[str, Tensor]:
     """Parameters, as they are stored, and PSNR of the images of one chunk; from its part file where
     that is there."""
+    from safetensors import SafetensorError
     from safetensors.torch import load, save
 
     if path.exists():
-        return load(path.read_bytes())
+        try:
+            return load(path.read_bytes())
+        except SafetensorError as error:
+            raise NgcError(f"damaged: {error}", where=str(path), hint="delete it") from error
     block = BLOCK.get(torch.device(options.device).type, BLOCK["cuda"])
     some = [images.select(slice(k, k + block)) for k in range(0, len(images), block)]
     blocks: list[dict[str, Tensor]] = []

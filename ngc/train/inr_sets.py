@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from ngc.errors import NgcError, OptionError
 from ngc.files import write_beside
 from ngc.train.images import SPLITS
 from ngc.train.siren import Conventions, Params, render, siren_onnx
+
+if TYPE_CHECKING:
+    import onnx
 
 FORMAT = 1
 MAX_ENTRIES = 2**31  # of all tensors of a file together
@@ -75,8 +78,8 @@ class InrSet:
         """Images [N, channels, height, width] of all networks, or of others, not clamped."""
         return render(self.conventions, self.params if params is None else params)
 
-    def onnx(self, number: int) -> Any:
-        """Network ``number`` as an ``onnx.ModelProto``, ready for ``ngc.compile``."""
+    def onnx(self, number: int) -> onnx.ModelProto:
+        """Network ``number``, ready for ``ngc.compile``."""
         if not 0 <= number < len(self):
             found = f"there is no number {number}, the set has {len(self)}"
             raise OptionError(found, where="INR set", hint=f"0 to {len(self) - 1}")
@@ -135,18 +138,17 @@ def embedded() -> InrSet:
 def load(path: Path | str) -> InrSet:
     """Read a set, checked. A file without our metadata has the default conventions."""
     path = Path(path)
+    where = str(path)
     if not path.is_file():
-        raise NgcError("there is no such file", where=str(path), hint="make one: ngc data inr")
+        raise NgcError("there is no such file", where=where, hint="make one: ngc data inr")
     tensors, metadata = _read(path)
-    told = _told(metadata, str(path))
-    values = told.pop("conventions", None)
-    shape = tensors["seq.0.weight"].shape if "seq.0.weight" in tensors else ()
-    if len(shape) != 3:
-        raise NgcError("no INR set: no seq.0.weight [N,out,in] in it", where=str(path))
-    conventions = Conventions() if values is None else Conventions.from_dict(values, str(path))
-    missing = sorted({*COLUMNS, *conventions.shapes} - set(tensors))
-    if missing:
-        raise NgcError(f"not in it: {', '.join(missing)}", where=str(path))
+    told = _told(metadata, where)
+    if tensors.get("seq.0.weight", torch.empty(0)).dim() != 3:
+        raise NgcError("no INR set: no seq.0.weight [N,out,in] in it", where=where)
+    conventions = Conventions()
+    if "conventions" in told:
+        conventions = Conventions.from_dict(told["conventions"], where)
+    _check_tensors(tensors, conventions, where)
     found = InrSet(
         {name: tensors[name].float() for name in conventions.shapes},
         tensors["label"].long(),
@@ -154,9 +156,9 @@ def load(path: Path | str) -> InrSet:
         tensors["split"].long(),
         tensors["psnr"].float(),
         conventions,
-        {key: value for key, value in told.items() if key != "format"},
+        {key: value for key, value in told.items() if key not in ("format", "conventions")},
     )
-    check(found, str(path), set(tensors))
+    check(found, where)
     return found
 
 
@@ -175,27 +177,45 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _told(metadata: Mapping[str, str], where: str) -> dict[str, Any]:
-    if "ngc" not in metadata:
-        return dict(metadata)
-    try:
-        told = json.loads(metadata["ngc"])
-    except ValueError as error:
-        raise NgcError(f"its metadata are not JSON: {error}", where=where) from error
-    if not isinstance(told, dict) or not isinstance(told.get("conventions"), dict):
+    """What the metadata say, those of other programs as they are."""
+    told: Any = dict(metadata)
+    if "ngc" in metadata:
+        try:
+            told = json.loads(metadata["ngc"])
+        except ValueError as error:
+            raise NgcError(f"its metadata are not JSON: {error}", where=where) from error
+        if not isinstance(told, dict) or told.get("format") != FORMAT:
+            found = told.get("format") if isinstance(told, dict) else told
+            message = f"it has format {found!r}, this ngc reads {FORMAT}"
+            raise NgcError(message, where=where)
+    if not isinstance(told.get("conventions"), dict) and (
+        "ngc" in metadata or "conventions" in told
+    ):
         raise NgcError("its metadata do not tell the conventions", where=where)
-    if told.get("format") != FORMAT:
-        found = f"it has format {told.get('format')!r}, this ngc reads {FORMAT}"
-        raise NgcError(found, where=where)
     return told
 
 
-def check(found: InrSet, where: str, names: set[str] | None = None) -> None:
+def _check_tensors(tensors: Params, conventions: Conventions, where: str) -> None:
+    """Names and types, before anything is converted."""
+    expected = {*COLUMNS, *conventions.shapes}
+    missing, extra = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
+    if missing:
+        raise NgcError(f"not in it: {', '.join(missing)}", where=where)
+    if extra:
+        message = f"tensors that the widths do not call for: {', '.join(extra)}"
+        raise NgcError(message, where=where)
+    for name, tensor in tensors.items():
+        fractions = name == "psnr" or name in conventions.shapes
+        if tensor.is_floating_point() != fractions or tensor.is_complex() or not tensor.dim():
+            raise NgcError(f"{name} is {tensor.dtype} {list(tensor.shape)}", where=where)
+
+
+def check(found: InrSet, where: str) -> None:
     """Refuse a set that contradicts itself."""
     fail = partial(_refused, where)
     shapes = found.conventions.shapes
-    odd = (names or set(found.params)) - set(COLUMNS) - set(shapes) if names else set()
-    if odd or set(found.params) != set(shapes):
-        fail(f"tensors that the widths do not call for: {', '.join(sorted(odd)) or 'or too few'}")
+    if set(found.params) != set(shapes):
+        fail(f"it has {', '.join(found.params)}, expected {', '.join(shapes)}")
     for name, shape in shapes.items():
         tensor, expected = found.params[name], (len(found), *shape)
         if tuple(tensor.shape) != expected:
@@ -214,7 +234,7 @@ def check(found: InrSet, where: str, names: set[str] | None = None) -> None:
         fail(f"split has {int(found.split.max())}, known are 0 train, 1 test, 2 validation")
 
 
-def _refused(where: str, text: str) -> None:
+def _refused(where: str, text: str) -> NoReturn:
     raise NgcError(text, where=where)
 
 

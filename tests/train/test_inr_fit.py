@@ -196,6 +196,18 @@ def test_finished_parts_are_not_fitted_again(
     assert sum(fitted) < 8
 
 
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 6:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fit_set(some_images(), SMALL, tmp_path / "x", QUICK, progress=stop)
+    (tmp_path / "x.parts" / "00000000.safetensors").write_bytes(b"half of it")
+    with pytest.raises(NgcError, match=r"00000000\.safetensors: damaged[\s\S]*delete it"):
+        fit_set(some_images(), SMALL, tmp_path / "x", QUICK)
+
+
 @pytest.mark.parametrize("change", ["conventions", "options", "images"])
 def test_parts_of_another_run_are_not_mixed_in(tmp_path: Path, change: str) -> None:
     output = tmp_path / "x"

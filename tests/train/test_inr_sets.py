@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -192,6 +193,11 @@ CONVENTIONS = small_set().conventions.to_dict()
         (tell(conventions={**CONVENTIONS, "omega": "x"}), "omega is 'x'"),
         (tell(conventions={**CONVENTIONS, "phase": 0}), "not known: phase"),
         (tell(conventions={**CONVENTIONS, "widths": [2, 4, 4, 1]}), r"seq\.1\.weight has shape"),
+        (put("label", lambda x: x.float()), r"label is torch\.float32 \[5\]"),
+        (put("index", lambda x: x[0]), r"index is torch\.int32 \[\]"),
+        (put("seq.1.bias", lambda x: x.to(torch.complex64)), r"seq\.1\.bias is torch\.complex64"),
+        (put("seq.1.bias", lambda x: x.long()), r"seq\.1\.bias is torch\.int64"),
+        (tell(conventions="default"), "do not tell the conventions"),
         (tell(format=2), "it has format 2, this ngc reads 1"),
     ],
 )
@@ -221,6 +227,9 @@ def test_what_is_no_set_is_refused(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "other", {"ngc": "{"})
     with pytest.raises(NgcError, match="not JSON"):
         load(tmp_path / "other")
+    save_file({"x": torch.zeros(1)}, tmp_path / "other", {"ngc": "[]"})
+    with pytest.raises(NgcError, match=r"it has format \[\]"):
+        load(tmp_path / "other")
 
 
 def test_a_wrong_set_is_not_written(tmp_path: Path) -> None:
@@ -231,3 +240,10 @@ def test_a_wrong_set_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(NgcError, match=r"has shape \[5, 4, 2\], expected \[3, 4, 2\]"):
         wrong.save(tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_names_the_embedded_file_by_its_contents() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert hashlib.sha256(EMBEDDED.read_bytes()).hexdigest() in page
+    assert f"{EMBEDDED.stat().st_size:,} bytes" in page
+    assert embedded().origin["command"] in page
