@@ -75,12 +75,15 @@ def test_rescaling_zooms() -> None:
 
 
 def test_noise_has_the_stated_share_of_each_deviation() -> None:
-    params = {name: p.float() for name, p in initial(Conventions(), [0] * 50, range(50)).items()}
+    params = initial(Conventions(), [0] * 50, range(50))
+    size = 1 + torch.arange(50.0)  # deviations are those of each network by itself
+    params = {name: p * size.view(-1, *[1] * (p.dim() - 1)) for name, p in params.items()}
     noisy = replace(NOTHING, noise=0.1)(params, seeded())
     for name in ("seq.0.weight", "seq.1.weight", "seq.2.weight"):
         change = (noisy[name] - params[name]) / params[name].flatten(1).std(1).view(-1, 1, 1)
         assert abs(float(change.mean())) < 0.01
         assert float(change.std()) == pytest.approx(0.1, rel=0.08)
+        assert float(change[:5].std()) == pytest.approx(0.1, rel=0.2)
     assert torch.equal(noisy["seq.2.bias"], params["seq.2.bias"])  # one entry has no deviation
 
 

@@ -41,7 +41,9 @@ def test_the_same_set_is_the_same_file(tmp_path: Path) -> None:
     found = replace(small_set(), origin={"b": 1, "a": {"d": 2, "c": 3}})
     found.save(tmp_path / "one")
     load(tmp_path / "one").save(tmp_path / "two")
+    replace(found, origin={"a": {"c": 3, "d": 2}, "b": 1}).save(tmp_path / "three")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "three").read_bytes()
 
 
 def test_half_precision_is_read_as_single(tmp_path: Path) -> None:
