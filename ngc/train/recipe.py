@@ -67,7 +67,8 @@ class Data(Section):
     """Which networks. set: ``embedded``, or a file of ``ngc data inr``. images: the data set or
     folder that it was fitted to, which editing needs; null: what the set says. train, test: how
     many, null: all. validation: how many of the set's own validation split, null: all; where it has
-    none, how many training networks are set aside, null: a tenth. split_seed: which ones. augment: changes drawn anew whenever a network is trained on."""
+    none, how many training networks are set aside, null: a tenth. split_seed: which ones. augment:
+    changes drawn anew whenever a network is trained on."""
 
     set: Annotated[str, Field(min_length=1, description="embedded, or a file")] = "embedded"
     images: str | None = None

@@ -1,0 +1,110 @@
+"""The recipes that come with ngc are valid, say what they are, and build the paper's models."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ngc.models import Facts, build
+from ngc.train.inr_sets import embedded
+from ngc.train.networks import from_inrs
+from ngc.train.recipe import Classification, Editing, Recipe, Train, read_recipe
+
+ROOT = Path(__file__).parents[2] / "recipes"
+BASES = sorted(ROOT.rglob("_*.yaml"))
+FILES = sorted(set(ROOT.rglob("*.yaml")) - set(BASES))
+PAPER = sorted(set(FILES) & set((ROOT / "paper").iterdir()))
+
+# Trainable parameters as in the paper or its code (NG-T: of its code).
+PARAMETERS = {
+    "mnist_ng_gnn_0": 331_466,
+    "mnist_ng_gnn_64": 348_746,
+    "mnist_ng_t_0": 376_586,
+    "mnist_ng_t_16": 381_482,
+    "mnist_ng_t_64": 393_866,
+    "dilation_ng_gnn_0": 1_186_696,
+    "dilation_ng_gnn_64": 1_221_128,
+    "dilation_ng_t_0": 391_112,
+}
+
+
+def path_of(name: str) -> Path:
+    (path,) = (path for path in FILES if path.stem == name)
+    return path
+
+
+@pytest.fixture(scope="module")
+def facts() -> Facts:
+    recipe = read_recipe(path_of("mnist_ng_gnn_0"))
+    return from_inrs(embedded(), recipe.graph).facts()
+
+
+def test_all_rows_of_the_tables_are_there() -> None:
+    names = {path.stem for path in PAPER}
+    probes = (0, 4, 16, 64)
+    for model in ("ng_gnn", "ng_t"):
+        for data in ("mnist", "fashion", "dilation"):
+            assert {f"{data}_{model}_{count}" for count in probes} <= names
+        assert f"mnist_{model}_no_positions" in names
+    for data in ("mnist", "fashion"):
+        assert {f"{data}_{model}" for model in ("mlp", "set_nn", "dws_net", "query")} <= names
+    assert {"dilation_dws_net", "dilation_nfn_np"} <= names
+    assert len(PAPER) == 41
+    assert len(FILES) == len(PAPER) + 2
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_recipe_is_valid_and_opens_with_its_facts(path: Path) -> None:
+    recipe = read_recipe(path)
+    header = re.match(r"((?:#.*\n)+)", path.read_text())
+    assert header is not None
+    command = f"ngc run {path.relative_to(ROOT.parent)}"
+    assert re.search(rf"^# command:  {re.escape(command)}$", header[1], re.MULTILINE)
+    keys = ["hardware", "time", *(["paper"] if path in PAPER else []), "ours"]
+    for key in keys:
+        assert re.search(rf"^# {key}: +\S", header[1], re.MULTILINE), key
+    assert read_recipe(path).dump() == recipe.dump()
+
+
+@pytest.mark.parametrize("path", BASES, ids=lambda path: path.stem)
+def test_a_base_is_used_and_is_no_recipe_itself(path: Path) -> None:
+    assert any(f"base: {path.name}\n" in other.read_text() for other in PAPER)
+    assert "model:" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_recipe_builds_its_model(path: Path, facts: Facts) -> None:
+    recipe = read_recipe(path)
+    predicts = "edits" if isinstance(recipe.task, Editing) else "graph"
+    model = build(recipe.model_name, facts, predicts=predicts, outputs=10, **recipe.model_settings)
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert count == PARAMETERS.get(path.stem, count)
+
+
+def test_the_counts_are_of_recipes() -> None:
+    assert PARAMETERS.keys() <= {path.stem for path in PAPER}
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_settings_are_those_of_the_paper(path: Path) -> None:
+    recipe = read_recipe(path)
+    common = {"batch_size": 128, "lr": 1e-3, "weight_decay": 5e-4, "amsgrad": True}
+    if path.stem.startswith("dilation"):
+        assert recipe.train == Train(epochs=200, warmup_steps=10_000, clip=1.0, **common)
+        assert recipe.task == Editing(target="image")
+        assert recipe.augment is None
+        assert recipe.normalise == "off"
+    else:
+        epochs = 150 if path.stem.startswith("fashion") else 100
+        assert recipe.train == Train(epochs=epochs, warmup_steps=1000, clip=10.0, **common)
+        assert recipe.task == Classification()
+        assert recipe.augment is not None
+        assert recipe.normalise == "layer"
+    assert recipe.data.validation == 5000
+    assert probes_of(recipe) == int(found[0] if (found := re.findall(r"_(\d+)$", path.stem)) else 0)
+
+
+def probes_of(recipe: Recipe) -> int:
+    return int(recipe.model_settings.get("probes", 0))
