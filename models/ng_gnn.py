@@ -15,6 +15,7 @@ from ngc.errors import OptionError
 from ngc.models.block_edges import BlockEdges
 from ngc.models.encoders import EdgeEncoder, NodeEncoder, NodeTable
 from ngc.models.facts import Facts
+from ngc.models.initial import xavier
 from ngc.models.list_edges import ListEdges
 from ngc.models.readout import EditReadout, GraphReadout
 from ngc.models.registry import PREDICTS, model
@@ -114,6 +115,7 @@ class NgGnn(nn.Module):
         else:
             self.edit_readout = EditReadout(facts, width, width)
         self.outputs_only = predicts == "graph" and readout == "outputs"
+        xavier(self)
 
     def forward(self, batch: GraphBatch) -> Tensor | Edits:
         table = NodeTable.of_batch(batch)

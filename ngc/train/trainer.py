@@ -13,6 +13,7 @@ import lightning.pytorch as L
 import torch
 
 from ngc.errors import NgcError, OptionError
+from ngc.train.allocator import keep_large_blocks
 from ngc.train.recipe import Train
 
 PRECISIONS: dict[str, Any] = {"float32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
@@ -53,6 +54,7 @@ def new_trainer(settings: Train, callbacks: Sequence[L.Callback]) -> L.Trainer:
         reason = str(error).splitlines()[0]
         raise OptionError(reason, where="train.accelerator, train.devices") from error
     if trainer.strategy.root_device.type == "cpu":
+        keep_large_blocks()
         # Sums of gathered gradients would depend on the order in which threads come.
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
