@@ -6,17 +6,21 @@ PYTHON ?= $(shell for p in python3 python python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 JOBS ?= 2
 MODEL ?= examples/mnist_cnn.onnx
+RECIPE ?= recipes/inr_mnist.yaml
 RUN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test check golden bench clean
+.PHONY: help setup demo prove test check golden bench clean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv and install ngc into it
 
-demo: $(VENV)/.installed ## compile, prove and show MODEL (a small MNIST classifier)
+demo: $(VENV)/.installed ## train NG-GNN to read small networks (RECIPE=...)
+	OMP_NUM_THREADS= $(RUN)/ngc run $(RECIPE)
+
+prove: $(VENV)/.installed ## compile, prove and show MODEL (a small MNIST classifier)
 	@mkdir -p build
 	$(RUN)/ngc compile $(MODEL) -o build/graph.pt
 	$(RUN)/ngc verify $(MODEL)
@@ -28,6 +32,7 @@ test: $(VENV)/.installed-test ## run the tests
 check: $(VENV)/.installed-dev ## ruff and mypy
 	$(RUN)/ruff check .
 	$(RUN)/mypy
+	$(RUN)/mypy models
 
 golden: $(VENV)/.installed-test ## rewrite the golden texts of tests/golden (then read the diff)
 	NGC_GOLDEN=rewrite $(RUN)/python -m pytest tests/test_golden.py
