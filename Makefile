@@ -18,7 +18,7 @@ help: ## list the verbs
 setup: $(VENV)/.installed ## make .venv and install ngc into it
 
 demo: $(VENV)/.installed ## train NG-GNN to read small networks (RECIPE=...)
-	OMP_NUM_THREADS= $(RUN)/ngc run $(RECIPE)
+	env -u OMP_NUM_THREADS $(RUN)/ngc run $(RECIPE)
 
 prove: $(VENV)/.installed ## compile, prove and show MODEL (a small MNIST classifier)
 	@mkdir -p build
