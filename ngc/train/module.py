@@ -6,6 +6,7 @@ at the start of an epoch goes on as if nothing had happened.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -145,7 +146,7 @@ class Training(L.LightningModule):
     # --- optimiser ---
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the rate rises linearly in the first steps, then stays (paper, App. E)."""
+        """AdamW; the rate rises linearly in the first steps (paper, App. E)."""
         settings = self.settings
         optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -155,11 +156,20 @@ class Training(L.LightningModule):
             # Lightning does not clip the gradients of a fused optimiser in mixed precision.
             fused=settings.precision != "bf16" and self.device.type in ("cpu", "cuda"),
         )
-        warm = max(1, settings.warmup_steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / warm)
-        )
+        total = self.trainer.estimated_stepping_batches if settings.schedule == "cosine" else None
+        factor = partial(rate_factor, warm=settings.warmup_steps, total=total)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+def rate_factor(step: int, *, warm: int, total: float | None) -> float:
+    """What the learning rate is multiplied by at a step: up to ``warm`` it rises, then it stays, or
+    falls to zero along half a cosine by step ``total``."""
+    rising = min(1.0, (step + 1) / max(1, warm))
+    if total is None or step < warm:
+        return rising
+    done = min(1.0, (step - warm) / max(1.0, total - warm))
+    return rising * 0.5 * (1 + math.cos(math.pi * done))

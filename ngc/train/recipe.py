@@ -79,7 +79,8 @@ class Data(Section):
 
 
 class Train(Section):
-    """The loop. AdamW; the learning rate rises linearly for warmup_steps and then stays.
+    """The loop. AdamW; the learning rate rises linearly for warmup_steps, and then stays
+    (schedule: constant) or falls to zero along half a cosine by the last step (cosine).
 
     clip: largest norm of the gradient. early_stopping: epochs without a better validation result.
     batch_size: over all devices together. threads: of torch on the CPU, null: as torch chooses.
@@ -92,6 +93,7 @@ class Train(Section):
     weight_decay: Number = 5e-4
     amsgrad: bool = True
     warmup_steps: Count = 1000
+    schedule: Literal["constant", "cosine"] = "constant"
     clip: Rate | None = 10.0
     early_stopping: Positive | None = None
     precision: Literal["float32", "tf32", "bf16"] = "float32"

@@ -15,6 +15,7 @@ import torch
 from ngc.errors import NgcError, OptionError
 from ngc.train import runs
 from ngc.train.keeper import BEST, LAST
+from ngc.train.module import rate_factor
 from ngc.train.recipe import read_recipe
 from ngc.train.runner import choose_folder, run
 from tests.train.tiny import history, started, tiny_recipe, write_tiny_set
@@ -65,6 +66,21 @@ def test_the_learning_rate_rises_and_stays(tmp_path: Path) -> None:
     rates = [float(row["lr"]) for row in history(tmp_path / "run")]
     assert rates == pytest.approx([0.01 * 4 / 6, 0.01, 0.01])
     assert [row["step"] for row in history(tmp_path / "run")] == ["3", "6", "9"]
+
+
+def test_a_cosine_ends_at_zero() -> None:
+    rates = [rate_factor(step, warm=10, total=100) for step in range(101)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0)
+    assert sorted(rates[10:], reverse=True) == rates[10:]
+
+
+def test_the_schedule_of_a_recipe_is_followed(tmp_path: Path) -> None:
+    started(tmp_path, {"train": {"epochs": 3, "warmup_steps": 0, "schedule": "cosine", "lr": 0.01}})
+    rates = [float(row["lr"]) for row in history(tmp_path / "run")]  # 3 steps an epoch
+    expected = [0.01 * rate_factor(step, warm=0, total=9) for step in (3, 6, 9)]
+    assert rates == pytest.approx(expected, abs=1e-9)
 
 
 def test_early_stopping_waits_so_many_epochs(tmp_path: Path) -> None:
