@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2] / "recipes"
 BASES = sorted(ROOT.rglob("_*.yaml"))
 FILES = sorted(set(ROOT.rglob("*.yaml")) - set(BASES))
 PAPER = sorted(set(FILES) & set((ROOT / "paper").iterdir()))
+LAPTOP = sorted(set(FILES) & set((ROOT / "laptop").iterdir()))
 
 # Trainable parameters as in the paper or its code (NG-T: of its code).
 PARAMETERS = {
@@ -52,7 +53,8 @@ def test_all_rows_of_the_tables_are_there() -> None:
         assert {f"{data}_{model}" for model in ("mlp", "set_nn", "dws_net", "query")} <= names
     assert {"dilation_dws_net", "dilation_nfn_np"} <= names
     assert len(PAPER) == 41
-    assert len(FILES) == len(PAPER) + 2
+    assert len(LAPTOP) == 13
+    assert len(FILES) == len(PAPER) + len(LAPTOP) + 2
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -70,7 +72,7 @@ def test_a_recipe_is_valid_and_opens_with_its_facts(path: Path) -> None:
 
 @pytest.mark.parametrize("path", BASES, ids=lambda path: path.stem)
 def test_a_base_is_used_and_is_no_recipe_itself(path: Path) -> None:
-    assert any(f"base: {path.name}\n" in other.read_text() for other in PAPER)
+    assert any(f"base: {path.name}\n" in other.read_text() for other in path.parent.iterdir())
     assert "model:" not in path.read_text()
 
 
