@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ngc.backends.graphs import Block, Ends, GraphBatch, Part, Structure
 from ngc.models.block_kernels import FilmReduce, UpdateEdges
 from ngc.models.chunks import over_graphs
-from ngc.models.topology import EdgeMlp, Reduced, Topology, fourier
+from ngc.models.topology import EdgeMlp, Encoding, Reduced, Topology, fourier
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,16 @@ class BlockEdges(Topology):
         self.flows = [flows_of(part.structure) for part in batch.parts]
         self.live = [live_flows(part.structure, layers, outputs_only) for part in batch.parts]
 
-    def encode(self, frequencies: Tensor | None, weight: Tensor, bias: Tensor) -> Features:
-        return [
-            self._encoded(part, flows, live[0], frequencies, weight, bias)
-            for part, flows, live in zip(self.batch.parts, self.flows, self.live)
-        ]
+    def encode(self, kernel: Encoding, linear: Encoding | None) -> Features:
+        result: Features = []
+        for part, flows, live in zip(self.batch.parts, self.flows, self.live):
+            encoded: list[Tensor | None] = [None] * len(flows)
+            for number in live[0]:
+                separate = linear is not None and flows[number].block.separate
+                encoding = linear if separate else kernel
+                encoded[number] = _encoded(part, flows[number], encoding)  # type: ignore[arg-type]
+            result.append(encoded)
+        return result
 
     def reduce(
         self,
@@ -112,27 +117,18 @@ class BlockEdges(Topology):
             result.append(torch.cat(pieces, dim=1))
         return result
 
-    def _encoded(
-        self,
-        part: Part,
-        flows: list[Flow],
-        live: list[int],
-        frequencies: Tensor | None,
-        weight: Tensor,
-        bias: Tensor,
-    ) -> list[Tensor | None]:
-        width = part.structure.width
-        encoded: list[Tensor | None] = [None] * len(flows)
-        for number in live:
-            flow = flows[number]
-            matrix = _for_direction(frequencies, flow, part.structure.reverse, width)
-            linear = weight
-            if matrix is None:  # the encoder itself reads the directions
-                linear = _for_direction(weight.T, flow, part.structure.reverse, width).T  # type: ignore[union-attr]
-            shared = [linear, bias] if matrix is None else [linear, bias, matrix]
-            entries = flow.num_edges * (len(bias) if matrix is None else weight.shape[1])
-            (encoded[number],) = over_graphs(_encode, [part.values(flow.block)], shared, entries)
-        return encoded
+
+def _encoded(part: Part, flow: Flow, encoding: Encoding) -> Tensor:
+    """Features of the edges of a flow, [graphs, g, out, in, d]."""
+    values = part.values(flow.block)[..., encoding.start : encoding.stop]
+    reverse, columns = part.structure.reverse, encoding.stop - encoding.start
+    shared, largest = [encoding.weight, encoding.bias], len(encoding.bias)
+    if encoding.frequencies is None:  # the linear map itself reads the directions
+        shared[0] = _for_direction(encoding.weight.T, flow, reverse, columns).T
+    else:
+        shared.append(_for_direction(encoding.frequencies, flow, reverse, columns))
+        largest = encoding.weight.shape[1]
+    return over_graphs(_encode, [values], shared, flow.num_edges * largest)[0]
 
 
 def _encode(batched: list[Tensor], shared: list[Tensor]) -> tuple[Tensor, ...]:
@@ -141,12 +137,12 @@ def _encode(batched: list[Tensor], shared: list[Tensor]) -> tuple[Tensor, ...]:
     return (F.linear(features, weight, bias),)
 
 
-def _for_direction(rows: Tensor | None, flow: Flow, reverse: str, width: int) -> Tensor | None:
-    """What multiplies a kernel, of rows [directions * width, f] that multiply what an edge carries:
-    (own kernel, that of the opposite edge, their sum)."""
-    if rows is None or reverse != "features":
+def _for_direction(rows: Tensor, flow: Flow, reverse: str, columns: int) -> Tensor:
+    """What multiplies a kernel, of rows [directions * columns, f] that multiply what an edge
+    carries: (own kernel, that of the opposite edge, their sum)."""
+    if reverse != "features":
         return rows
-    own, opposite, both = rows.split(width)
+    own, opposite, both = rows.split(columns)
     return (opposite if flow.reverse else own) + both
 
 

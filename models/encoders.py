@@ -12,7 +12,7 @@ from ngc.backends.graphs import ROLE_OUTPUT, GraphBatch
 from ngc.backends.schema import BY_NAME
 from ngc.errors import OptionError
 from ngc.models.facts import ROLE_HIDDEN, Facts
-from ngc.models.topology import EdgeFeatures, Topology, fourier
+from ngc.models.topology import EdgeFeatures, Encoding, Topology, fourier
 
 NUM_FREQUENCIES = 128
 
@@ -32,8 +32,15 @@ class NodeTable:
 
     @classmethod
     def of_batch(cls, batch: GraphBatch) -> NodeTable:
-        names = ("node_role", "rank", "layer", "activation", "degree")
-        return cls(batch.x, *(batch.rows(name) for name in names), batch.graph_of)
+        return cls(
+            x=batch.x,
+            role=batch.rows("node_role"),
+            rank=batch.rows("rank"),
+            layer=batch.rows("layer"),
+            activation=batch.rows("activation"),
+            degree=batch.rows("degree"),
+            graph=batch.graph_of,
+        )
 
 
 class ScalarEncoder(nn.Module):
@@ -56,20 +63,34 @@ class ScalarEncoder(nn.Module):
 
 
 class EdgeEncoder(nn.Module):
-    """Kernels -> edge features: ScalarEncoder, then a linear map."""
+    """Kernels -> edge features: ScalarEncoder, then a linear map. Where weights of linear layers
+    have a column of their own, they have an encoder of their own as well."""
 
     def __init__(self, facts: Facts, width: int, sigma: float) -> None:
         super().__init__()
         directions = 3 if facts.reverse == "features" else 1
-        self.encoder = ScalarEncoder(directions * facts.width, width, sigma)
+        self.columns = facts.width - facts.linear_column
+        self.encoder = ScalarEncoder(directions * self.columns, width, sigma)
         self.project = nn.Linear(width, width)
+        self.linear_encoder = self.linear_project = None
+        if facts.linear_column:
+            self.linear_encoder = ScalarEncoder(directions, width, sigma)
+            self.linear_project = nn.Linear(width, width)
 
     def forward(self, topology: Topology) -> EdgeFeatures:
-        # Two linear maps in a row are one; each edge is spared the second.
-        inner, outer = self.encoder.linear, self.project
-        weight = outer.weight @ inner.weight
-        bias = F.linear(inner.bias, outer.weight, outer.bias)
-        return topology.encode(self.encoder.frequencies, weight, bias)
+        kernel = _encoding(0, self.columns, self.encoder, self.project)
+        linear = None
+        if self.linear_encoder is not None and self.linear_project is not None:
+            start, stop = self.columns, self.columns + 1
+            linear = _encoding(start, stop, self.linear_encoder, self.linear_project)
+        return topology.encode(kernel, linear)
+
+
+def _encoding(start: int, stop: int, encoder: ScalarEncoder, project: nn.Linear) -> Encoding:
+    """Two linear maps in a row are one; each edge is spared the second."""
+    weight = project.weight @ encoder.linear.weight
+    bias = F.linear(encoder.linear.bias, project.weight, project.bias)
+    return Encoding(start, stop, encoder.frequencies, weight, bias)
 
 
 class ProbeEncoder(nn.Module):
@@ -82,6 +103,7 @@ class ProbeEncoder(nn.Module):
             raise OptionError(
                 "probes need networks that all read inputs of one shape", hint="probes: 0"
             )
+        self.width = width
         self.probes = nn.ParameterList(
             torch.empty(probes, *shape).uniform_(-1, 1) for shape in facts.input_shapes
         )
@@ -101,7 +123,7 @@ class ProbeEncoder(nn.Module):
                     f"a network with {int(layers.max()) + 1} layers; the probes of this model know "
                     f"{len(self.linear)}"
                 )
-            rows = values.new_zeros(*values.shape[:2], self.linear[0].out_features)  # type: ignore[arg-type]
+            rows = values.new_zeros(*values.shape[:2], self.width)
             for layer in layers.unique().tolist():
                 nodes = (layers == layer).nonzero().squeeze(-1)
                 encoded = self.norm[layer](self.linear[layer](values[:, nodes]))

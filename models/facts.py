@@ -19,7 +19,8 @@ ROLE_HIDDEN = BY_NAME["node_role"].categories.index("hidden")
 class Facts:
     """Sizes taken from the training graphs. Plain numbers, so they are stored beside the weights.
 
-    ``width``: columns of a kernel; ``reverse``: the option the graphs were compiled with;
+    ``width``: columns of a kernel, with ``linear_column`` the last one for linear layers alone;
+    ``reverse``: the option the graphs were compiled with;
     ``num_inputs``, ``num_outputs``: most input and output neurons; ``num_hidden``: most layers of
     hidden neurons; ``num_layers``: most layers of nodes (longest path from an input, plus one);
     ``scalars``: columns of the node scalars that hold parameters (0, the bias, at least);
@@ -39,6 +40,7 @@ class Facts:
     mean_log_degree: float
     scalars: tuple[int, ...] = (0,)
     activations: tuple[str, ...] = ()
+    linear_column: bool = False
     input_shapes: tuple[tuple[int, ...], ...] = ()
     chain: tuple[tuple[int, int], ...] = ()
 
@@ -52,13 +54,13 @@ class Facts:
         found = list(structures)
         if not found:
             raise OptionError("there are no graphs to train on")
-        kinds = {(s.width, s.reverse) for s, _ in found}
+        kinds = {(s.width, s.linear_column, s.reverse) for s, _ in found}
         if len(kinds) > 1:
             raise OptionError(
                 f"graphs with kernels of different widths or reversals in one set: {sorted(kinds)}",
                 hint="compile all with one kernel size, linear_as and reverse",
             )
-        width, reverse = kinds.pop()
+        width, linear_column, reverse = kinds.pop()
         nodes = sum(s.num_nodes * count for s, count in found)
         logs = sum(float((s.degree + 1.0).log().sum()) * count for s, count in found)
         return cls(
@@ -71,6 +73,7 @@ class Facts:
             mean_log_degree=logs / nodes,
             scalars=_scalars(s for s, _ in found),
             activations=_activations(s for s, _ in found),
+            linear_column=linear_column,
             input_shapes=input_shapes,
             chain=chain_of(found[0][0]) if len(found) == 1 else (),
         )

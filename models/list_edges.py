@@ -8,33 +8,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
 from ngc.backends.graphs import GraphBatch, Structure
-from ngc.models.topology import EPSILON, EdgeMlp, Reduced, Topology, fourier
+from ngc.models.topology import EPSILON, EdgeMlp, Encoding, Reduced, Topology, fourier
 
 
 @dataclass(frozen=True)
 class ListEdges(Topology):
     """``index`` [2, edges]: source and target rows; ``values`` [edges, directions * width]: kernels
-    as ``edge_attr`` has them; ``forward``: for each part of the batch the places [graphs, e] of its
-    edges without their reversed twins."""
+    as ``edge_attr`` has them; ``separate`` [edges]: those of linear layers with a column of their
+    own; ``forward``: for each part of the batch the places [graphs, e] of its edges without their
+    reversed twins."""
 
     index: Tensor
     values: Tensor
+    width: int
+    separate: Tensor
     num_nodes: int
-    forward: tuple[Tensor, ...] = ()
-
-    @classmethod
-    def of_data(cls, data: Data) -> ListEdges:
-        """Of a graph or a batch of PyTorch Geometric, as ``ngc.bind`` makes them."""
-        return cls(data.edge_index, data.edge_attr, int(data.num_nodes))
+    forward: tuple[Tensor, ...]
 
     @classmethod
     def of_batch(cls, batch: GraphBatch) -> ListEdges:
         """Of a batch of parts, in the same order of nodes."""
-        ends, values, forward = [], [], []
+        ends, values, separate, forward = [], [], [], []
         node = edge = 0
         for part in batch.parts:
             structure, many = part.structure, len(part)
@@ -42,17 +39,29 @@ class ListEdges(Topology):
             index = with_reversed(structure)
             ends.append((index[:, None] + starts[:, None]).flatten(1))
             values.append(kernels_with_reversed(structure, part.edges).flatten(0, 1))
+            separate.append(separate_edges(structure).repeat(many))
             places = torch.arange(many * index.shape[1], device=batch.device).unflatten(
                 0, (many, -1)
             )
             forward.append(edge + places[:, : structure.num_edges])
             node += many * structure.num_nodes
             edge += many * index.shape[1]
-        return cls(torch.cat(ends, dim=1), torch.cat(values), node, tuple(forward))
+        width = batch.parts[0].structure.width
+        joined = (torch.cat(ends, dim=1), torch.cat(values), width, torch.cat(separate))
+        return cls(*joined, node, tuple(forward))
 
-    def encode(self, frequencies: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
-        values = self.values if frequencies is None else fourier(self.values, frequencies)
-        return F.linear(values, weight, bias)
+    def encode(self, kernel: Encoding, linear: Encoding | None) -> Tensor:
+        features = self._encoded(kernel)
+        if linear is None:
+            return features
+        return torch.where(self.separate[:, None], self._encoded(linear), features)
+
+    def _encoded(self, encoding: Encoding) -> Tensor:
+        values = self.values.unflatten(1, (-1, self.width))  # [edges, directions, width]
+        values = values[..., encoding.start : encoding.stop].flatten(1)
+        if encoding.frequencies is not None:
+            values = fourier(values, encoding.frequencies)
+        return F.linear(values, encoding.weight, encoding.bias)
 
     def reduce(
         self,
@@ -88,6 +97,14 @@ def with_reversed(structure: Structure) -> Tensor:
     """[2, edges]: source and target of all edges, then of their reversed twins."""
     index = structure.features["edge_index"]
     return index if structure.reverse == "none" else torch.cat([index, index.flip(0)], dim=1)
+
+
+def separate_edges(structure: Structure) -> Tensor:
+    """[edges]: whether the weight of an edge is in the column of linear layers."""
+    mask = torch.zeros(structure.num_edges, dtype=torch.bool, device=structure.rank.device)
+    for block in structure.blocks:
+        mask[block.start : block.stop] = block.separate
+    return mask if structure.reverse == "none" else mask.repeat(2)
 
 
 def kernels_with_reversed(structure: Structure, values: Tensor) -> Tensor:

@@ -23,6 +23,19 @@ EdgeFeatures = Any  # of a form's own kind: a tensor of rows, or a tensor for ea
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """Linear features (``weight`` [d, k], ``bias``) of columns ``start`` to ``stop`` of a kernel in
+    all its directions, or of their random Fourier features with ``frequencies``
+    [directions * columns, f]."""
+
+    start: int
+    stop: int
+    frequencies: Tensor | None
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
 class Reduced:
     """Messages reduced into each node, [nodes, d] each; zero where no edge comes in."""
 
@@ -46,9 +59,9 @@ class Topology(ABC):
     """The edges of a batch. Node features are rows [nodes, d] in the order of the batch."""
 
     @abstractmethod
-    def encode(self, frequencies: Tensor | None, weight: Tensor, bias: Tensor) -> EdgeFeatures:
-        """Linear features of the kernels, of their random Fourier features with ``frequencies``
-        [directions * width, f] where given."""
+    def encode(self, kernel: Encoding, linear: Encoding | None) -> EdgeFeatures:
+        """Features of the edges; ``linear`` is for those of linear layers, where they have a column
+        of their own."""
 
     @abstractmethod
     def reduce(

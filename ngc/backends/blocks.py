@@ -64,7 +64,8 @@ def _structure(plan: Plan, device: torch.device) -> Structure:
             continue
         src, dst = (Ends.of(torch.from_numpy(ends).to(device)) for ends in (block.src, block.dst))
         stop = start + block.num_edges
-        blocks.append(Block(src, dst, start, stop, EDGE_KINDS.index(block.kind)))
+        separate = layout.linear_column and layout.columns(block).tolist() == [layout.width - 1]
+        blocks.append(Block(src, dst, start, stop, EDGE_KINDS.index(block.kind), separate))
         start = stop
     features = plan.structure(device)
     features.pop("edge_reversed", None)
@@ -77,6 +78,7 @@ def _structure(plan: Plan, device: torch.device) -> Structure:
         rank=torch.from_numpy(_ranks(plan)).to(device),
         blocks=tuple(blocks),
         width=layout.width,
+        linear_column=layout.linear_column,
         reverse=plan.graph.reverse,
         weight_mask=plan.slot_table("edge_slots", device) >= FIRST_SLOT,
         scalar_mask=plan.slot_table("node_slots", device) >= FIRST_SLOT,

@@ -45,13 +45,16 @@ class Ends:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """All pairs of src [g, i] and dst [g, o]: edges ``start`` to ``stop`` of the graph."""
+    """All pairs of src [g, i] and dst [g, o]: edges ``start`` to ``stop`` of the graph.
+
+    ``separate``: their weights are in the last column of the kernel, that of linear layers."""
 
     src: Ends
     dst: Ends
     start: int
     stop: int
     kind: int
+    separate: bool = False
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -66,7 +69,8 @@ class Structure:
     ``features``: the rows of the feature table that do not depend on weights, of nodes [n, ...] and
     of the edges without their reversed twins [e, ...]; ``rank`` [n]: place of a node among those of
     its role (inputs and outputs one by one, hidden neurons by layer); ``blocks``: the edges;
-    ``width``: columns of a kernel; ``reverse``: as in the options; ``weight_mask`` [e, width] and
+    ``width``: columns of a kernel, the last one for linear layers alone if ``linear_column``;
+    ``reverse``: as in the options; ``weight_mask`` [e, width] and
     ``scalar_mask`` [n, 4]: which entries are parameters (the others are the constants 0 and 1).
     """
 
@@ -75,6 +79,7 @@ class Structure:
     rank: Tensor
     blocks: tuple[Block, ...]
     width: int
+    linear_column: bool
     reverse: str
     weight_mask: Tensor
     scalar_mask: Tensor

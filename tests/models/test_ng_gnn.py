@@ -84,19 +84,30 @@ def test_cnn_wild_park_has_the_papers_size() -> None:
     assert num_parameters(NgGnn(facts, outputs=1, activations=True)) == 369_025
 
 
+def test_small_cnn_zoo_has_the_papers_size() -> None:
+    facts = Facts(
+        width=10, linear_column=True, reverse="features", num_inputs=1, num_hidden=3,
+        num_outputs=10, num_layers=5, mean_log_degree=1.0, activations=ACTIVATIONS,
+    )  # fmt: skip
+    assert num_parameters(NgGnn(facts, outputs=1, width=256, activations=True)) == 5_587_969
+
+
 # --- two forms, one function ---
 
 
 def networks(name: str) -> tuple[Compilation, Tensor]:
     if name == "inr":
         return inr(2, 8, 8, 1), random_weights(inr(2, 8, 8, 1), 5)
+    if name == "separate":
+        compiled = compile(CNN, reverse="features", flatten="virtual", linear_as="separate")
+        return compiled, noisy(compiled, 2)
     return cnn(name), noisy(cnn(name), 3)
 
 
 @pytest.mark.parametrize(
     ("name", "reverse"),
     [("inr", "features"), ("inr", "append"), ("inr", "none"), ("kernel", "features"),
-     ("virtual", "features")],
+     ("virtual", "features"), ("separate", "features")],
 )  # fmt: skip
 def test_blocks_and_lists_agree(name: str, reverse: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled, weights = networks(name)
@@ -163,7 +174,6 @@ def test_low_precision_stays_near() -> None:
 def test_graph_outputs_do_not_see_the_order_of_neurons(name: str) -> None:
     compiled, weights = networks(name)
     model = small(facts_of(compiled), probes=4, activations=True)
-    model.graph_readout.mlp[-1].weight *= 20  # type: ignore[union-attr]
     before = model(batch_of(compiled, weights))
     assert before.std(0).max() > 2e-3, "networks are not told apart"
     group = symmetries(compiled.wiring)
@@ -210,6 +220,20 @@ def test_architectures_mix_in_a_batch(path: str, readout: str) -> None:
     apart = [model(batch_of(one, weights)), model(batch_of(other, others))]
     expected = torch.stack([apart[0][0], apart[1][1], apart[1][0], apart[0][1], apart[0][2]])
     torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", ["blocks", "lists"])
+@torch.no_grad()
+def test_edits_of_mixed_architectures_are_those_of_each(path: str) -> None:
+    one, other = inr(2, 8, 8, 1), inr(2, 5, 6, 4, 1)
+    weights, others = random_weights(one, 2), random_weights(other, 1)
+    model = small(facts_of(one, other), path=path, predicts="edits")
+    mixed = model(mixed_batch((one, weights, [0, 2]), (other, others, [1])))
+    assert isinstance(mixed, Edits)
+    for k, (compiled, given) in enumerate([(one, weights), (other, others)]):
+        alone = model(batch_of(compiled, given))
+        torch.testing.assert_close(mixed.nodes[k], alone.nodes[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(mixed.edges[k], alone.edges[0], rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
