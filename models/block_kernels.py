@@ -10,7 +10,6 @@ With autocast on, products are taken in its dtype; everything else is in float32
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import silu
 
 from ngc.models.chunks import chunk_size
+from ngc.models.products import Products, product
 from ngc.models.topology import EPSILON
 
 
@@ -39,32 +39,6 @@ class Join(Protocol):
     def sum(self, rows: list[Tensor]) -> Tensor: ...
     def least(self, rows: list[Tensor]) -> Tensor: ...
     def sum_sources(self, rows: list[Tensor]) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Products:
-    """Matrix products in ``low`` precision with results in ``high``."""
-
-    low: torch.dtype
-    high: torch.dtype
-
-    @classmethod
-    def now(cls, example: Tensor) -> Products:
-        kind, high = example.device.type, example.dtype
-        return cls(
-            torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else high, high
-        )
-
-    def matrix(self, rows: Tensor) -> Tensor:
-        """rows [..., d] as a matrix to multiply."""
-        return rows.reshape(-1, rows.shape[-1]).to(self.low)
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b).to(self.high)
-
-    def affine(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """rows @ weight.T + bias; the sum costs nothing within the product."""
-        return torch.addmm(bias.to(self.low), rows, weight.T).to(self.high)
 
 
 def chunks(many: int, size: int) -> Iterator[slice]:
@@ -181,7 +155,7 @@ class _Film:
             low = self.products.matrix(g)
             g_weight[part] += self.products(low.T, matrix)
             g_bias[part] += g.reshape(-1, width).sum(0)
-            found = low @ self.weights[k]
+            found = product(low, self.weights[k])
             total = found if total is None else total.add_(found)
         assert total is not None
         return total
@@ -231,7 +205,7 @@ class UpdateEdges(torch.autograd.Function):
             g_source[rows] = ctx.join.sum_sources([g_inner.sum(5 - flow.axis)])
             g_low = products.matrix(g_inner)
             g_weight += products(g_low.T, products.matrix(feature[rows]))
-            g_feature[rows] = (g_low @ low).view(feature[rows].shape)
+            g_feature[rows] = product(g_low, low).view(feature[rows].shape)
         return (None, None, g_source, g_target, g_weight, g_out, g_bias, g_feature)
 
 

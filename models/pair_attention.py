@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ngc.models.block_kernels import Products
 from ngc.models.pair_chunks import pair_chunks
+from ngc.models.products import Products
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ngc.models.block_kernels import Products
 from ngc.models.pair_chunks import pair_chunks
+from ngc.models.products import Products
 
 _EPSILON = 1e-5  # LayerNorm's default
 _norm = torch.ops.aten.native_layer_norm
