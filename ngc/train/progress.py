@@ -9,8 +9,10 @@ from typing import Any
 import lightning.pytorch as L
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from ngc.train.keeper import Keeper
+from ngc.train.module import Training
 
 
 def say(text: str) -> None:
@@ -30,12 +32,13 @@ class Bars(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not (self.console.is_terminal and trainer.is_global_zero):
             return
+        whole = Column(no_wrap=True)
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.description}", table_column=whole),
+            BarColumn(bar_width=12),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=whole),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", table_column=whole),
         )
         self.bars = Progress(*columns, console=self.console, transient=True)
         self.epochs = self.bars.add_task(
@@ -67,10 +70,15 @@ class Bars(L.Callback):
         """After the keeper's hook, which is the callback before this one."""
         if not trainer.is_global_zero:
             return
-        line = epoch_line(self.keeper.history[-1])
+        row = self.keeper.history[-1]
         if self.bars is not None:
-            self.bars.update(self.epochs, advance=1, figures=line)
+            assert isinstance(pl_module, Training)
+            metric = pl_module.task.goal.metric
+            figures = f"{metric} {row[f'validation_{metric}']:.4f}"
+            figures += f", best {self.keeper.best['value']:.4f}"
+            self.bars.update(self.epochs, advance=1, figures=figures)
         else:
+            line = epoch_line(row)
             epochs = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
             self.console.print(f"{self.title}: {epochs}: {line}", soft_wrap=True)
 
