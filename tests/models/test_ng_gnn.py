@@ -262,6 +262,14 @@ def test_every_parameter_gets_a_gradient(settings: dict[str, object]) -> None:
     check_gradients(small(facts_of(inr(2, 8, 8, 1)), **settings), inr(2, 8, 8, 1))
 
 
+def test_residual_layers_have_no_parameters_of_their_own() -> None:
+    facts = facts_of(inr(2, 8, 8, 1))
+    plain, residual = small(facts), small(facts, residual=True)
+    residual.load_state_dict(plain.state_dict())
+    batch = batch_of(inr(2, 8, 8, 1), random_weights(inr(2, 8, 8, 1), 2))
+    assert (plain(batch) - residual(batch)).abs().max() > 1e-3
+
+
 def test_probes_are_learned() -> None:
     compiled = inr(2, 8, 8, 1)
     model = small(facts_of(compiled), probes=3)
