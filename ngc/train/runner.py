@@ -24,7 +24,7 @@ from ngc.train.module import Training
 from ngc.train.networks import NetworkSet
 from ngc.train.prepare import facts_to_dict, new_module, open_set, prepare
 from ngc.train.progress import Bars, say
-from ngc.train.recipe import Recipe
+from ngc.train.recipe import Recipe, read_recipe
 from ngc.train.results import show_results
 from ngc.train.tasks import Task
 from ngc.train.trainer import interruptible, new_trainer, quiet
@@ -77,7 +77,8 @@ def keep_recipe(recipe: Recipe, folder: Path) -> None:
     """Write the resolved recipe, or see that it is the one that is there."""
     path = folder / runs.RECIPE
     if path.exists():
-        if path.read_text() != recipe.dump():
+        # Read anew, since a later ngc may know keys that the file does not have.
+        if read_recipe(path).dump() != recipe.dump():
             raise OptionError("this folder is of another recipe", where=str(folder))
     elif is_first():
         folder.mkdir(parents=True, exist_ok=True)

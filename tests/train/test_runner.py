@@ -224,3 +224,13 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     for split in ("validation", "test"):
         for name, values in found[0][split].items():
             assert found[1][split][name]["values"] == pytest.approx(values["values"], abs=1e-5)
+
+
+def test_a_run_goes_on_though_a_model_has_gained_a_setting(tmp_path: Path) -> None:
+    first = started(tmp_path, {"train": {"epochs": 1}})
+    path = tmp_path / "run" / runs.RECIPE
+    before = path.read_text()
+    path.write_text(before.replace("schedule: constant, ", ""))  # as an earlier ngc wrote it
+    assert path.read_text() != before
+    (tmp_path / "run" / runs.METRICS).unlink()
+    assert run(read_recipe(path), tmp_path / "run") == first
