@@ -68,7 +68,7 @@ def test_the_output_is_real(monkeypatch: pytest.MonkeyPatch) -> None:
     (shown,) = blocks("text")
     command, *expected = shown.strip().splitlines()
     words = command.removeprefix("$ ngc ").split()
-    found = CliRunner().invoke(app, words).stdout.splitlines()
+    found = CliRunner(env={"COLUMNS": None}).invoke(app, words).stdout.splitlines()
     assert masked(expected) == masked(found)
 
 

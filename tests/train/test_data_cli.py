@@ -22,7 +22,7 @@ from tests.train.fake_data import small_set, write_mnist, write_published
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["data", *map(str, arguments)])
+    return CliRunner(env={"COLUMNS": None}).invoke(app, ["data", *map(str, arguments)])
 
 
 @pytest.fixture
