@@ -82,7 +82,7 @@ def _chosen(path: Path, changes: list[str], out: Path, resume: bool) -> tuple[Re
         return read_recipe(path / runs.RECIPE), path
     recipe = read_recipe(path, changes)
     if resume and runner.is_first():
-        same = [one.path for one in runs.find_runs(out) if one.recipe_text == recipe.dump()]
+        same = [one.path for one in runs.find_runs(out) if runner.is_of(one.path, recipe)]
         if same:
             return recipe, same[-1]
         say(f"no run of this recipe in {out}: starting one")

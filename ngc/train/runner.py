@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ngc.errors import OptionError
+from ngc.errors import NgcError, OptionError
 from ngc.files import write_beside
 from ngc.train import report, runs
 from ngc.train.keeper import LAST, Keeper
@@ -77,12 +77,20 @@ def keep_recipe(recipe: Recipe, folder: Path) -> None:
     """Write the resolved recipe, or see that it is the one that is there."""
     path = folder / runs.RECIPE
     if path.exists():
-        # Read anew, since a later ngc may know keys that the file does not have.
-        if read_recipe(path).dump() != recipe.dump():
+        if not is_of(folder, recipe):
             raise OptionError("this folder is of another recipe", where=str(folder))
     elif is_first():
         folder.mkdir(parents=True, exist_ok=True)
         write_beside(path, lambda file: file.write(recipe.dump().encode()))
+
+
+def is_of(folder: Path, recipe: Recipe) -> bool:
+    """Whether a run folder is of this recipe. Its file is read anew, since a later ngc may know
+    keys that it does not have."""
+    try:
+        return read_recipe(folder / runs.RECIPE).dump() == recipe.dump()
+    except NgcError:  # a recipe that this ngc does not read
+        return False
 
 
 def keep_versions(folder: Path, networks: NetworkSet) -> None:

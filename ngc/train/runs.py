@@ -29,7 +29,6 @@ class Run:
     """What a run folder says. ``metrics`` is empty while the run has not ended."""
 
     path: Path
-    recipe_text: str
     recipe: dict[str, Any]
     metrics: dict[str, Any]
     time: dict[str, Any]
@@ -67,14 +66,13 @@ def read_run(path: Path) -> Run:
     """Of a run folder, or of one seed in it."""
     if not is_run(path):
         raise OptionError(f"it has no {RECIPE}, so it is no run folder", where=str(path))
-    text = (path / RECIPE).read_text()
     try:
-        recipe = yaml.safe_load(text)
+        recipe = yaml.safe_load((path / RECIPE).read_text())
     except yaml.YAMLError as error:
         raise OptionError(f"its {RECIPE} is damaged: {error}", where=str(path)) from error
     if not isinstance(recipe, dict):
         raise OptionError(f"its {RECIPE} is no recipe", where=str(path))
-    return Run(path, text, recipe, read_json(path / METRICS), read_json(path / TIME))
+    return Run(path, recipe, read_json(path / METRICS), read_json(path / TIME))
 
 
 def find_runs(out: Path) -> list[Run]:

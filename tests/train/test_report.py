@@ -121,7 +121,7 @@ def test_figures() -> None:
 
 def test_keys_in_which_recipes_differ() -> None:
     def run(recipe: dict[str, object]) -> runs.Run:
-        return runs.Run(Path("x"), "", recipe, {}, {})
+        return runs.Run(Path("x"), recipe, {}, {})
 
     first = run({"train": {"epochs": 3, "lr": 0.1}, "data": {"augment": None}})
     second = run({"train": {"epochs": 4, "lr": 0.1}, "data": {"augment": {"noise": 0.5}}})
