@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -173,10 +174,11 @@ class PairUpdate(torch.autograd.Function):
         ctx: Any, layout: Layout, dropout: Dropout, pairs: Tensor, source: Tensor, target: Tensor,
         *maps: Tensor,
     ) -> Tensor:  # fmt: skip
-        ctx.step = layout, dropout, Products.now(pairs)
+        ctx.step = partial(_Update, layout, dropout, Products.now(pairs))
+        ctx.layout = layout
         ctx.save_for_backward(pairs, source, target, *maps)
         result = pairs.new_empty(layout.shape(pairs))
-        step = _Update(*ctx.step, maps)
+        step = ctx.step(maps)
         for number, chunk in enumerate(layout.chunks(pairs, source.shape[-1])):
             rows = step.forward(number, chunk, pairs, source, target)
             result[chunk] = rows.view(result[chunk].shape)
@@ -185,10 +187,10 @@ class PairUpdate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        layout = ctx.step[0]
+        layout = ctx.layout
         pairs, source, target, *maps = ctx.saved_tensors
         totals = [torch.zeros_like(t) for t in (pairs, source, target)]
-        step = _Update(*ctx.step, maps)
+        step = ctx.step(maps)
         for number, chunk in enumerate(layout.chunks(pairs, source.shape[-1])):
             step.forward(number, chunk, pairs, source, target)
             layout.write(*totals, chunk, *step.backward(outer[chunk].flatten(0, -2)))
