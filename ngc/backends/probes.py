@@ -70,7 +70,9 @@ class Prober:
 
         probes = torch.func.vmap(one, in_dims=(None, *(0 for _ in inputs)))
         networks = torch.func.vmap(probes, in_dims=(0, *(None for _ in inputs)))
-        found = networks(weights, *inputs)  # each [graphs, m, elements]
+        # A network in low precision is another network: sines take angles of many radians.
+        with torch.autocast(weights.device.type, enabled=False):
+            found = networks(weights, *inputs)  # each [graphs, m, elements]
         elements, order = self._on(weights.device)
         pieces = [
             value[..., index[:, 0]] if index.shape[1] == 1 else value[..., index].mean(-1)

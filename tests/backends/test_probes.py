@@ -110,3 +110,13 @@ def test_probes_of_another_shape_are_refused() -> None:
     network = sine(2, 3, 1)
     with pytest.raises(ShapeError, match=r"probes have shapes \[\[1, 3\]\].*\[\[1, 2\]\]"):
         activations(network, random_weights(network, 1), torch.zeros(4, 1, 3))
+
+
+def test_autocast_does_not_reach_the_networks_that_are_probed() -> None:
+    network = sine(2, 4, 3, 1)
+    weights = random_weights(network, 3) * 5  # sines of many radians, as in SIRENs
+    probes = torch.randn(5, 1, 2, generator=torch.Generator().manual_seed(0))
+    expected = activations(network, weights, probes)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = activations(network, weights, probes)
+    assert torch.equal(found, expected)
