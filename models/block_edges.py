@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ngc.backends.graphs import Block, Ends, GraphBatch, Part, Structure
 from ngc.models.block_kernels import FilmReduce, UpdateEdges
 from ngc.models.chunks import over_graphs
+from ngc.models.products import single
 from ngc.models.topology import EdgeMlp, Encoding, Reduced, Topology, fourier
 
 
@@ -83,7 +84,7 @@ class BlockEdges(Topology):
         film: tuple[Tensor, Tensor],
     ) -> Reduced:
         found: list[tuple[Tensor, ...]] = []
-        nodes = zip(self.batch.split(target), self.batch.split(source))
+        nodes = zip(self.batch.split(single(target)), self.batch.split(single(source)))
         for k, (part, rows) in enumerate(zip(self.batch.parts, nodes)):
             flows = [self.flows[k][n] for n in self.live[k][layer]]
             if not flows:
@@ -99,7 +100,7 @@ class BlockEdges(Topology):
     ) -> Features:
         shared = (mlp.weight, mlp.weight_out, mlp.bias_out)
         result: Features = []
-        nodes = zip(self.batch.split(source), self.batch.split(target))
+        nodes = zip(self.batch.split(single(source)), self.batch.split(single(target)))
         for k, (part, rows) in enumerate(zip(self.batch.parts, nodes)):
             updated: list[Tensor | None] = [None] * len(self.flows[k])
             for number in self.live[k][layer + 1]:

@@ -4,8 +4,8 @@ Both run a chunk of graphs at a time, keep only what goes in, and recompute the 
 pass (see ``chunks.py``). Written out, the derivative takes about eighteen passes over the edges of
 a chunk where automatic differentiation takes forty, so that matrix products are most of the time.
 
-With autocast on, products are taken in its dtype, and all else in the dtype of the node features:
-that of autocast as well where a linear map made them, so sums and extremes lose precision too.
+With autocast on, products are taken in its dtype; all else is in the dtype of the node features,
+which are in single precision at least.
 """
 
 from __future__ import annotations

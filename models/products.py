@@ -40,6 +40,12 @@ class Products:
         return product(rows, weight.T, bias.to(self.low)).to(self.high)
 
 
+def single(rows: Tensor) -> Tensor:
+    """Rows in at least single precision: what autocast made is widened again, so that sums and
+    extremes over many edges are taken in it."""
+    return rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
+
+
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a @ b + bias of two matrices; without a derivative.
 

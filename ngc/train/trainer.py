@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from ngc.errors import NgcError, OptionError
 from ngc.train.allocator import keep_large_blocks
@@ -50,7 +51,7 @@ def new_trainer(settings: Train, callbacks: Sequence[L.Callback]) -> L.Trainer:
             use_distributed_sampler=False,  # batches are shared out by ``IndexBatches``
             inference_mode=False,  # plans keep tensors from one call to the next
         )
-    except (RuntimeError, ValueError) as error:  # Lightning's MisconfigurationException is one
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise OptionError(reason, where="train.accelerator, train.devices") from error
     if trainer.strategy.root_device.type == "cpu":

@@ -16,6 +16,7 @@ from ngc.compiler import Compilation, compile
 from ngc.errors import OptionError
 from ngc.models import Facts, chunks
 from ngc.models.ng_gnn import NgGnn
+from ngc.models.products import Products
 from ngc.symmetry import apply, symmetries
 from tests.models.networks import (
     batch_of,
@@ -164,6 +165,35 @@ def test_low_precision_stays_near() -> None:
     found.float().square().sum().backward()
     torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.05)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_low_precision_leaves_the_direction_of_the_gradient() -> None:
+    compiled, weights = networks("inr")
+    model = small(facts_of(compiled), width=32)
+    gradients = []
+    for low in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            found = model(batch_of(compiled, weights))
+        found.float().square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))  # type: ignore[union-attr]
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+def test_only_products_are_in_low_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: set[tuple[torch.dtype, torch.dtype]] = set()
+    now = Products.now
+
+    def noted(example: Tensor) -> Products:
+        products = now(example)
+        found.add((products.low, products.high))
+        return products
+
+    monkeypatch.setattr(Products, "now", noted)
+    compiled, weights = networks("inr")
+    with torch.autocast("cpu", torch.bfloat16):
+        small(facts_of(compiled))(batch_of(compiled, weights))
+    assert found == {(torch.bfloat16, torch.float32)}
 
 
 # --- what it must be blind to ---

@@ -234,3 +234,8 @@ def test_a_run_goes_on_though_a_model_has_gained_a_setting(tmp_path: Path) -> No
     assert path.read_text() != before
     (tmp_path / "run" / runs.METRICS).unlink()
     assert run(read_recipe(path), tmp_path / "run") == first
+
+
+def test_devices_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"train\.accelerator, train\.devices"):
+        started(tmp_path, {"train": {"accelerator": "gpu", "devices": 99}})
