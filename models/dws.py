@@ -11,6 +11,7 @@ from ngc.models.facts import Facts
 from ngc.models.layers import Chain, check_predicts
 from ngc.models.perceptron import ChannelNorm
 from ngc.models.registry import model
+from ngc.models.settings import Pool, Share, Size
 from ngc.models.weight_space import Features, WeightSpace
 
 
@@ -31,11 +32,11 @@ class DwsNet(nn.Module):
         *,
         predicts: str = "graph",
         outputs: int = 10,
-        width: int = 42,
-        layers: int = 5,
-        head: int = 64,
-        pool: str = "max",
-        dropout: float = 0.0,
+        width: Size = 42,
+        layers: Size = 5,
+        head: Size = 64,
+        pool: Pool = "max",
+        dropout: Share = 0.0,
         batch_norm: bool = True,
     ) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from ngc.models.facts import Facts
 from ngc.models.layers import Chain, EditScale, check_predicts
 from ngc.models.perceptron import perceptron
 from ngc.models.registry import model
+from ngc.models.settings import Share, Size
 
 
 @model("mlp")
@@ -25,9 +26,9 @@ class Mlp(nn.Module):
         *,
         predicts: str = "graph",
         outputs: int = 10,
-        width: int = 256,
-        layers: int = 5,
-        dropout: float = 0.0,
+        width: Size = 256,
+        layers: Size = 5,
+        dropout: Share = 0.0,
         batch_norm: bool = True,
     ) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from ngc.models.equivariant import EditHead, GraphHead, WeightSpaceLinear
 from ngc.models.facts import Facts
 from ngc.models.layers import Chain, check_predicts
 from ngc.models.registry import model
+from ngc.models.settings import Count, Deviation, Share, Size
 from ngc.models.topology import fourier
 from ngc.models.weight_space import Features, WeightSpace
 
@@ -144,13 +145,13 @@ class NfnNp(nn.Module):
         *,
         predicts: str = "graph",
         outputs: int = 10,
-        width: int = 48,
-        layers: int = 3,
-        head: int = 128,
-        dropout: float = 0.1,
-        frequencies: int = 32,
-        sigma: float = 0.3,
-        bands: int = 3,
+        width: Size = 48,
+        layers: Size = 3,
+        head: Size = 128,
+        dropout: Share = 0.1,
+        frequencies: Count = 32,
+        sigma: Deviation = 0.3,
+        bands: Count = 3,
     ) -> None:
         super().__init__()
         check_predicts("nfn_np", predicts)
@@ -178,12 +179,12 @@ class NfnHnp(nn.Module):
         *,
         predicts: str = "graph",
         outputs: int = 10,
-        width: int = 44,
-        layers: int = 3,
-        head: int = 128,
-        dropout: float = 0.1,
-        frequencies: int = 32,
-        sigma: float = 0.3,
+        width: Size = 44,
+        layers: Size = 3,
+        head: Size = 128,
+        dropout: Share = 0.1,
+        frequencies: Count = 32,
+        sigma: Deviation = 0.3,
     ) -> None:
         super().__init__()
         check_predicts("nfn_hnp", predicts)

@@ -6,6 +6,8 @@ updated between layers (Eq. 3).
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +21,7 @@ from ngc.models.initial import xavier
 from ngc.models.list_edges import ListEdges
 from ngc.models.readout import EditReadout, GraphReadout
 from ngc.models.registry import PREDICTS, model
+from ngc.models.settings import Count, Deviation, Readout, Share, Size
 from ngc.models.topology import EdgeFeatures, EdgeMlp, Topology
 
 PATHS = ("blocks", "lists")
@@ -86,16 +89,16 @@ class NgGnn(nn.Module):
         *,
         predicts: str = "graph",
         outputs: int = 10,
-        width: int = 64,
-        layers: int = 4,
-        probes: int = 0,
-        dropout: float = 0.2,
-        sigma: float = 3.0,
+        width: Size = 64,
+        layers: Size = 4,
+        probes: Count = 0,
+        dropout: Share = 0.2,
+        sigma: Deviation = 3.0,
         positions: bool = True,
         activations: bool = False,
-        readout: str = "outputs",
+        readout: Readout = "outputs",
         residual: bool = False,
-        path: str = "blocks",
+        path: Literal["blocks", "lists"] = "blocks",
     ) -> None:
         super().__init__()
         if predicts not in PREDICTS or path not in PATHS:

@@ -7,6 +7,8 @@ updated after each layer. The pair (i, j) is the edge from j to i, whether there
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +22,7 @@ from ngc.models.facts import Facts
 from ngc.models.pairs import AttentionMaps, Kernels, Pairs, UpdateMaps, check_memory
 from ngc.models.readout import EditReadout, GraphReadout
 from ngc.models.registry import PREDICTS, model
+from ngc.models.settings import Count, Deviation, Memory, Readout, Share, Size
 
 PATHS = ("chunked", "direct")
 
@@ -137,22 +140,22 @@ class NgT(nn.Module):
         *,
         predicts: str = "graph",
         outputs: int = 10,
-        node_width: int = 64,
-        edge_width: int = 32,
-        attention_width: int = 128,
-        node_hidden: int = 128,
-        edge_hidden: int = 64,
-        layers: int = 4,
-        heads: int = 8,
-        head: tuple[int, ...] = (128,),
-        probes: int = 0,
-        dropout: float = 0.2,
-        sigma: float = 1.0,
+        node_width: Size = 64,
+        edge_width: Size = 32,
+        attention_width: Size = 128,
+        node_hidden: Size = 128,
+        edge_hidden: Size = 64,
+        layers: Size = 4,
+        heads: Size = 8,
+        head: tuple[Size, ...] = (128,),
+        probes: Count = 0,
+        dropout: Share = 0.2,
+        sigma: Deviation = 1.0,
         positions: bool = True,
         activations: bool = False,
-        readout: str = "outputs",
-        pair_memory: float = 8.0,
-        path: str = "chunked",
+        readout: Readout = "outputs",
+        pair_memory: Memory = 8.0,
+        path: Literal["chunked", "direct"] = "chunked",
     ) -> None:
         super().__init__()
         if predicts not in PREDICTS or path not in PATHS:

@@ -148,7 +148,7 @@ class Dropout:
 
     def mask(self, rows: Tensor, number: int) -> Tensor | None:
         """What rows [pairs, width] are multiplied by; None for nothing."""
-        kept = round(256 * (1 - self.rate))
+        kept = max(1, round(256 * (1 - self.rate)))
         if kept == 256:
             return None
         generator = torch.Generator(rows.device).manual_seed(self.seed + number)

@@ -16,6 +16,7 @@ from ngc.models.facts import Facts
 from ngc.models.layers import check_predicts
 from ngc.models.perceptron import perceptron
 from ngc.models.registry import model
+from ngc.models.settings import Share, Size
 
 SEED = 0  # of the points, so that they are part of the model's definition
 
@@ -35,10 +36,10 @@ class Query(nn.Module):
         *,
         predicts: str = "graph",
         outputs: int = 10,
-        points: int = 64,
-        width: int = 512,
-        layers: int = 3,
-        dropout: float = 0.0,
+        points: Size = 64,
+        width: Size = 512,
+        layers: Size = 3,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         check_predicts("query", predicts, ("graph",))

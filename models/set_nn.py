@@ -10,6 +10,7 @@ from ngc.models.facts import Facts
 from ngc.models.layers import Chain, check_predicts
 from ngc.models.perceptron import perceptron
 from ngc.models.registry import model
+from ngc.models.settings import Share, Size
 
 
 @model("set_nn")
@@ -28,10 +29,10 @@ class SetNn(nn.Module):
         *,
         predicts: str = "graph",
         outputs: int = 10,
-        width: int = 64,
-        layers: int = 2,
-        head: int = 256,
-        dropout: float = 0.0,
+        width: Size = 64,
+        layers: Size = 2,
+        head: Size = 256,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         check_predicts("set_nn", predicts, ("graph",))

@@ -11,6 +11,7 @@ from ngc.models.facts import Facts
 from ngc.models.layers import BIAS, check_predicts
 from ngc.models.perceptron import perceptron
 from ngc.models.registry import model
+from ngc.models.settings import Share, Size
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 NUM_STATISTICS = 2 + len(QUANTILES)
@@ -33,8 +34,8 @@ class StatNn(nn.Module):
         *,
         predicts: str = "graph",
         outputs: int = 10,
-        hidden: int = 1000,
-        dropout: float = 0.0,
+        hidden: Size = 1000,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__()
         check_predicts("stat_nn", predicts, ("graph",))

@@ -116,7 +116,7 @@ def test_five_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         "line 3: data.trian: there is no such key; allowed: set, images, train, validation, test, "
         "split_seed, augment (nearest: train)",
         "line 4: graph.reverse: found the text 'both'; allowed: none, append, features",
-        "line 7: model.width: found the text 'wide'; allowed: a whole number",
+        "line 7: model.width: found the text 'wide'; allowed: a whole number from 1",
         "line 9: train.epochs: found 0; allowed: a whole number from 1",
     ]
     assert names in refused(tmp_path, MINIMAL, "model.breadth=3")[0]
@@ -216,3 +216,31 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_changes_that_cannot_be_read(tmp_path: Path, change: str) -> None:
     with pytest.raises(OptionError, match="cannot read"):
         read_recipe(written(tmp_path, MINIMAL), [change])
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "allowed"),
+    [
+        ("ng_gnn", "width: 0", "a whole number from 1"),
+        ("ng_gnn", "layers: 0", "a whole number from 1"),
+        ("ng_gnn", "probes: -1", "a whole number from 0"),
+        ("ng_gnn", "readout: all", "outputs, mean, max, attention"),
+        ("ng_t", "heads: 0", "a whole number from 1"),
+        ("ng_t", "head: [0]", "a list, each a whole number from 1"),
+        ("ng_t", "path: fast", "chunked, direct"),
+        ("dws_net", "pool: least", "max, mean, sum"),
+        ("query", "points: 0", "a whole number from 1"),
+        ("stat_nn", "hidden: 0", "a whole number from 1"),
+        ("mlp", "dropout: 1", "a number from 0 below 1"),
+    ],
+)
+def test_settings_that_no_model_can_have_are_mistakes_of_the_recipe(
+    tmp_path: Path, name: str, setting: str, allowed: str
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"task: {{name: inr_classification}}\nmodel:\n  name: {name}\n  {setting}\n")
+    with pytest.raises(RecipeError) as error:
+        read_recipe(path)
+    assert len(error.value.mistakes) == 1
+    assert f"line 4: model.{setting.split(':')[0]}" in str(error.value)
+    assert f"allowed: {allowed}" in str(error.value)
