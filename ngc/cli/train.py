@@ -9,7 +9,7 @@ import typer
 
 from ngc.cli.commands import app
 from ngc.cli.settings import command, say
-from ngc.errors import OptionError
+from ngc.errors import NgcError, OptionError
 
 if TYPE_CHECKING:
     from ngc.train.recipe import Recipe
@@ -63,8 +63,16 @@ def run(
     except Interrupted as error:
         say(f"{error}")
         raise typer.Exit(INTERRUPTED) from None
+    except NgcError:
+        if not resume and runner.is_first():
+            runner.discard_unbegun(folder)
+        raise
     if runner.is_first():
         show_tables([result_table(folder, metrics)])
+
+
+def _skip(error: NgcError) -> None:
+    say(f"skipped: {error}", fg=typer.colors.YELLOW)
 
 
 def _chosen(path: Path, changes: list[str], out: Path, resume: bool) -> tuple[Recipe, Path]:
@@ -82,7 +90,7 @@ def _chosen(path: Path, changes: list[str], out: Path, resume: bool) -> tuple[Re
         return read_recipe(path / runs.RECIPE), path
     recipe = read_recipe(path, changes)
     if resume and runner.is_first():
-        same = [one.path for one in runs.find_runs(out) if runner.is_of(one.path, recipe)]
+        same = [one.path for one in runs.find_runs(out, _skip) if runner.is_of(one.path, recipe)]
         if same:
             return recipe, same[-1]
         say(f"no run of this recipe in {out}: starting one")
@@ -108,7 +116,7 @@ def runs(
     if which:
         show_tables([comparison_table([read_run(path) for path in which])])
     else:
-        show_tables([runs_table(out, find_runs(out))])
+        show_tables([runs_table(out, find_runs(out, _skip))])
 
 
 @command(app)

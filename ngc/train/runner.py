@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import statistics
 from dataclasses import replace
 from importlib.metadata import version
@@ -73,6 +74,26 @@ def choose_folder(recipe: Recipe, out: Path) -> Path:
     return folder
 
 
+def discard_unbegun(folder: Path) -> None:
+    """Remove the folder of a run that ended before its first checkpoint: nothing is lost."""
+    if not any(folder.rglob(LAST)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def require_whole(checkpoint: Path) -> None:
+    """Refuse a checkpoint that cannot be read, before Lightning does in words of its own."""
+    if not checkpoint.is_file():
+        return
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's, zip's and unpickling errors
+        raise OptionError(
+            "it is damaged or cut short",
+            where=str(checkpoint),
+            hint="remove it, to train this seed from the beginning",
+        ) from error
+
+
 def keep_recipe(recipe: Recipe, folder: Path) -> None:
     """Write the resolved recipe, or see that it is the one that is there."""
     path = folder / runs.RECIPE
@@ -133,6 +154,7 @@ def run_seed(
             f"{title}: {recipe.model_name}, {num_parameters(module):,} parameters; {sizes} networks"
         )
     last = checkpoints / LAST
+    require_whole(last)
     with quiet(), interruptible(f"ngc run {folder} --resume, to go on"):
         trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
         module.load_state_dict(keeper.best["state"])

@@ -11,14 +11,14 @@ from __future__ import annotations
 import csv
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ngc.errors import OptionError
+from ngc.errors import NgcError, OptionError
 
 RECIPE, METRICS, HISTORY = "recipe.yaml", "metrics.json", "metrics.csv"
 VERSIONS, TIME, CHECKPOINTS = "versions.json", "time.json", "checkpoints"
@@ -70,16 +70,36 @@ def read_run(path: Path) -> Run:
         recipe = yaml.safe_load((path / RECIPE).read_text())
     except yaml.YAMLError as error:
         raise OptionError(f"its {RECIPE} is damaged: {error}", where=str(path)) from error
-    if not isinstance(recipe, dict):
-        raise OptionError(f"its {RECIPE} is no recipe", where=str(path))
+    if not _is_resolved(recipe):
+        raise OptionError(f"its {RECIPE} is damaged: it is no whole recipe", where=str(path))
     return Run(path, recipe, read_json(path / METRICS), read_json(path / TIME))
 
 
-def find_runs(out: Path) -> list[Run]:
-    """All runs below a folder, by name."""
+def _is_resolved(recipe: object) -> bool:
+    """Whether it has what is read of every recipe that a run has written in full."""
+    if not isinstance(recipe, dict):
+        return False
+    train, model = recipe.get("train"), recipe.get("model")
+    whole = isinstance(train, dict) and isinstance(train.get("epochs"), int)
+    named = isinstance(model, dict) and isinstance(model.get("name"), str)
+    return whole and named and isinstance(recipe.get("seeds"), list)
+
+
+def find_runs(out: Path, skipped: Callable[[NgcError], None]) -> list[Run]:
+    """All runs below a folder, by name; ``skipped`` is told of those that cannot be read."""
     if not out.is_dir():
         return []
-    return [read_run(path) for path in sorted(out.iterdir()) if is_run(path)]
+    found = []
+    for path in sorted(out.iterdir()):
+        if is_run(path):
+            try:
+                run = read_run(path)
+                run.epochs_done  # noqa: B018  reads the history
+            except NgcError as error:
+                skipped(error)
+            else:
+                found.append(run)
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -99,8 +119,11 @@ def read_history(path: Path) -> list[dict[str, float]]:
     """The rows of metrics.csv, epochs counted from 0; none where there is no file."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="") as file:
+            rows = [{name: float(v) for name, v in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError) as error:  # a cell that is no number, or is not there
+        raise OptionError(f"it is damaged: {error}", where=str(path)) from error
     return [{**row, "epoch": row["epoch"] - 1} for row in rows]
 
 

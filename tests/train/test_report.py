@@ -48,7 +48,7 @@ def test_damaged_files_of_a_run_are_named(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="holds no object"):
         runs.read_json(tmp_path / "x.json")
     (tmp_path / "recipe.yaml").write_text("[1]")
-    with pytest.raises(OptionError, match="is no recipe"):
+    with pytest.raises(OptionError, match="is no whole recipe"):
         runs.read_run(tmp_path)
 
 

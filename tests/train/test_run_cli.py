@@ -140,3 +140,48 @@ def test_predict_writes_edited_networks(home: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "edited/3.onnx" in result.stdout
     assert (home / "edited" / "3.onnx").is_file()
+
+
+def test_a_run_that_could_not_begin_leaves_no_folder(home: Path) -> None:
+    result = ngc_command("run", "tiny.yaml", "--set", "data.train=1000000")
+    assert result.exit_code == 2
+    assert "error: " in result.stderr
+    assert list((home / "runs").iterdir()) == []
+
+
+def test_damaged_runs_are_named_without_a_traceback(home: Path) -> None:
+    assert ngc_command("run", "tiny.yaml", "--set", "train.epochs=1").exit_code == 0
+    folder = home / "runs" / "tiny-001"
+    kept = {name: (folder / name).read_text() for name in ("recipe.yaml", "metrics.csv")}
+    (folder / "metrics.json").unlink()
+    header = kept["metrics.csv"].splitlines()[0]
+    for name, damage in (("recipe.yaml", "name: x\n"), ("metrics.csv", f"{header}\n1,,\n")):
+        (folder / name).write_text(damage)
+        result = ngc_command("runs", folder)
+        assert result.exit_code == 2, result.output
+        assert "damaged" in result.stderr
+        assert str(folder) in result.stderr.replace("\n", "")
+        (folder / name).write_text(kept[name])
+
+
+def test_one_damaged_run_does_not_hide_the_others(home: Path) -> None:
+    for _ in range(2):
+        assert ngc_command("run", "tiny.yaml", "--set", "train.epochs=1").exit_code == 0
+    (home / "runs" / "tiny-001" / "recipe.yaml").write_text("name: x\n")
+    result = ngc_command("runs")
+    assert result.exit_code == 0, result.output
+    assert "tiny-002" in result.stdout
+    assert "tiny-001" in result.stderr
+    assert "damaged" in result.stderr
+
+
+def test_a_damaged_checkpoint_is_named(home: Path) -> None:
+    assert ngc_command("run", "tiny.yaml", "--set", "train.epochs=1").exit_code == 0
+    folder = home / "runs" / "tiny-001"
+    (folder / "metrics.json").unlink()
+    last = folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:500])
+    result = ngc_command("run", folder, "--resume")
+    assert result.exit_code == 2
+    assert "last.ckpt: it is damaged or cut short" in result.stderr.replace("\n", "")
+    assert last.exists()
