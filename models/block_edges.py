@@ -1,7 +1,7 @@
 """Edges as dense blocks: messages, reductions, updates broadcast over [graphs, g, out, in, d].
 
 What a layer computes is also bounded by what is read later: where only output neurons are read,
-blocks that cannot reach them in the remaining layers are left out (``live_blocks``).
+blocks that cannot reach them in the remaining layers are left out (``live_flows``).
 """
 
 from __future__ import annotations

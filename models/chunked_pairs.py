@@ -12,6 +12,7 @@ from ngc.models.chunks import over_graphs
 from ngc.models.pair_attention import Distinct, PairAttention
 from ngc.models.pair_update import AllPairs, Dropout, Layout, PairUpdate, SomePairs
 from ngc.models.pairs import AttentionMaps, EdgePairs, Kernels, Pairs, UpdateMaps
+from ngc.models.products import single
 from ngc.models.topology import fourier
 
 
@@ -33,6 +34,7 @@ class ChunkedPairs(Pairs):
         (encoded,) = over_graphs(
             _encode, [values], shared, values.shape[1] * kernels.weight.shape[1]
         )
+        encoded = single(encoded)  # what is kept of the pairs, whatever autocast made of it
         empty = kernels.of_zero().to(encoded.dtype)
         dense = empty.expand(len(values), self.nodes**2, -1).index_copy(
             1, self.edges.place, encoded

@@ -19,6 +19,7 @@ from ngc.models import Facts, pair_chunks
 from ngc.models.ng_t import NgT
 from ngc.models.pair_update import Dropout
 from ngc.models.pairs import pair_bytes
+from ngc.models.products import Products
 from ngc.symmetry import apply, symmetries
 from tests.models.networks import (
     batch_of,
@@ -417,3 +418,22 @@ def test_other_numbers_of_outputs_are_refused() -> None:
         model = small(facts_of(sine(2, 8, 8, 1)), positions=False, path=path)
         with pytest.raises(OptionError, match="2 output neurons; this model reads 1"):
             model(batch_of(two, random_weights(two, 1)))
+
+
+def test_only_products_are_in_low_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: set[tuple[torch.dtype, torch.dtype]] = set()
+    now = Products.now
+
+    def noted(example: Tensor) -> Products:
+        products = now(example)
+        found.add((products.low, products.high))
+        return products
+
+    monkeypatch.setattr(Products, "now", noted)
+    compiled, weights = networks("inr")
+    model = small(facts_of(compiled))
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(batch_of(compiled, weights))
+    output.float().square().sum().backward()
+    assert found == {(torch.bfloat16, torch.float32)}
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
