@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ngc.backends.graphs import ROLE_OUTPUT, Structure
-from ngc.backends.schema import BY_NAME
+from ngc.backends.schema import BY_NAME, SCALARS
 from ngc.errors import OptionError
 
 ROLE_INPUT = BY_NAME["node_role"].categories.index("input")
@@ -106,3 +106,12 @@ def chain_of(structure: Structure) -> tuple[tuple[int, int], ...]:
         sizes.append((out, into))
         last = block.dst.nodes[0]
     return tuple(sizes)
+
+
+def unseen_in(facts: Facts, structure: Structure) -> tuple[str, ...]:
+    """Activation functions and node scalars of a graph that those behind the facts had not, in
+    words. Models that do not read them cannot notice."""
+    activations = sorted({*_activations([structure])} - {*facts.activations})
+    columns = sorted({*_scalars([structure])} - {*facts.scalars})
+    found = [f"activation {name}" for name in activations]
+    return (*found, *(f"{SCALARS[column]} of a node" for column in columns))

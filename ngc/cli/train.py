@@ -142,6 +142,9 @@ def predict(
     if trained.predicts == "edits" and output is None:
         raise OptionError("this model edits networks", where=str(run), hint="-o DIR, to write them")
     found = predict(trained, models)
+    for one in (one for one in found if one.unseen):
+        listed = ", ".join(one.unseen)
+        say(f"note: {one.file} is unlike the training networks: {listed}", fg=typer.colors.YELLOW)
     if trained.predicts == "edits":
         assert output is not None
         show_tables([edit_table(found, save_edits(found, output))])

@@ -14,7 +14,8 @@ from ngc.backends.blocks import structure_of
 from ngc.compiler import Compilation, compile
 from ngc.errors import NgcError, OptionError
 from ngc.files import write_beside
-from ngc.models import build
+from ngc.models import Facts, build
+from ngc.models.facts import unseen_in
 from ngc.models.normalise import Normalise
 from ngc.options import Options
 from ngc.train import runs
@@ -31,25 +32,30 @@ BATCH = 64  # networks at a time
 class Trained:
     """The best model of a run, ready to read networks that are compiled with ``options``.
 
-    ``width``: columns of their kernels. ``classes``: names, where it predicts classes.
+    ``facts``: of the graphs it was trained on. ``classes``: names, where it predicts classes.
     """
 
     path: Path
     model: nn.Module
     normalise: nn.Module
     options: Options
-    width: int
+    facts: Facts
     predicts: str
     classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """About one network of weights [slots]: the probability of each class, or changed weights."""
+    """About one network of weights [slots]: the probability of each class, or changed weights.
+
+    ``unseen``: what the network has that no network of the training set had; what a model says of
+    it is worth little.
+    """
 
     file: str
     family: Family
     weights: Tensor
+    unseen: tuple[str, ...] = ()
     probabilities: Tensor | None = None
     edited: Tensor | None = None
 
@@ -83,7 +89,7 @@ def load_trained(path: Path) -> Trained:
     except Exception as error:  # whatever a foreign or damaged file leads to
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NgcError(f"not a model that this ngc wrote: {reason}", where=str(file)) from error
-    return Trained(file, model.eval(), normalise.eval(), options, facts.width, *found)
+    return Trained(file, model.eval(), normalise.eval(), options, facts, *found)
 
 
 def _best_seed(path: Path) -> Path:
@@ -107,6 +113,7 @@ def predict(trained: Trained, files: Sequence[str]) -> list[Prediction]:
     found: dict[str, Prediction] = {}
     for family, names in _families(trained, files):
         numbers = torch.arange(len(names))
+        unseen = unseen_in(trained.facts, structure_of(family.compilation.plan))
         for chosen in numbers.split(BATCH):
             weights = family.weights[chosen]
             member = Member(family, torch.arange(len(chosen)), weights)
@@ -123,7 +130,7 @@ def predict(trained: Trained, files: Sequence[str]) -> list[Prediction]:
                 rows = [{"probabilities": row} for row in output.float().softmax(-1)]
             for number, row in zip(chosen.tolist(), rows):
                 name = names[number]
-                found[name] = Prediction(name, family, family.weights[number], **row)
+                found[name] = Prediction(name, family, family.weights[number], unseen, **row)
     return [found[name] for name in files]
 
 
@@ -133,9 +140,9 @@ def _families(trained: Trained, files: Sequence[str]) -> Iterator[tuple[Family, 
     for name in dict.fromkeys(files):
         one = compile(name, options=trained.options)
         width = structure_of(one.plan).width
-        if width != trained.width:
+        if width != trained.facts.width:
             raise OptionError(
-                f"kernels of {width} entries; this model was trained on {trained.width}",
+                f"kernels of {width} entries; this model was trained on {trained.facts.width}",
                 where=name,
                 hint="a model trained with graph.kernel as large as the largest",
             )

@@ -151,3 +151,17 @@ def test_edits_do_not_overwrite(tmp_path: Path) -> None:
     )
     with pytest.raises(OptionError, match=r"two files would be called network-4.onnx"):
         save_edits(more, tmp_path / "edited")
+
+
+def test_networks_unlike_those_of_the_training_set_are_noted(tmp_path: Path) -> None:
+    started(tmp_path)
+    inrs = load(tmp_path / "set.safetensors")
+    (known,) = written(tmp_path / "files", inrs, [0])
+    model = onnx.load(known)
+    for node in model.graph.node:
+        node.op_type = "Relu" if node.op_type == "Sin" else node.op_type
+    other = str(tmp_path / "relu.onnx")
+    onnx.save(model, other)
+    one, two = predict(load_trained(tmp_path / "run"), [known, other])
+    assert one.unseen == ()
+    assert two.unseen == ("activation relu",)
