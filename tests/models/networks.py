@@ -91,6 +91,15 @@ def random_weights(compilation: Compilation, many: int, seed: int = 0) -> Tensor
     return weights
 
 
+def noisy(compilation: Compilation, many: int) -> Tensor:
+    """Weights [many, slots] of networks near a trained one."""
+    generator = torch.Generator().manual_seed(0)
+    weights = compilation.weights.repeat(many, 1)
+    noise = torch.randn(weights.shape, generator=generator) * 0.3
+    noise[:, :FIRST_SLOT] = 0
+    return weights * (1 + noise)
+
+
 def batch_of(compilation: Compilation, weights: Tensor) -> GraphBatch:
     return bind_blocks(compilation.plan, weights, prober_of(compilation))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from ngc.backends.blocks import scatter_edits
 from ngc.backends.graphs import Edits
 from ngc.compiler import Compilation
+from ngc.models.products import Products
 from tests.models.networks import batch_of, permuted, random_weights
 
 
@@ -68,3 +70,29 @@ def check_batch_mates(model: nn.Module, network: Compilation) -> None:
     for k in range(len(weights)):
         alone = model(batch_of(network, weights[k : k + 1]))
         torch.testing.assert_close(alone[0], together[k], rtol=1e-5, atol=1e-5)
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Trainable ones."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def check_only_products_are_low(
+    model: nn.Module, network: Compilation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under autocast matrix products are in low precision and nothing else of the edge functions
+    is; gradients are finite."""
+    found: set[tuple[torch.dtype, torch.dtype]] = set()
+    now = Products.now
+
+    def noted(example: Tensor) -> Products:
+        products = now(example)
+        found.add((products.low, products.high))
+        return products
+
+    monkeypatch.setattr(Products, "now", noted)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(batch_of(network, random_weights(network, 4)))
+    output.float().square().sum().backward()
+    assert found == {(torch.bfloat16, torch.float32)}
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

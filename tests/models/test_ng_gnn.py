@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ngc.backends.blocks import scatter_edits
 from ngc.backends.graphs import Edits, GraphBatch
@@ -16,17 +16,22 @@ from ngc.compiler import Compilation, compile
 from ngc.errors import OptionError
 from ngc.models import Facts, chunks
 from ngc.models.ng_gnn import NgGnn
-from ngc.models.products import Products
 from ngc.symmetry import apply, symmetries
 from tests.models.networks import (
     batch_of,
     conv_model,
     facts_of,
     mixed_batch,
+    noisy,
     random_weights,
     sine_model,
 )
-from tests.models.properties import check_batch_mates, check_gradients
+from tests.models.properties import (
+    check_batch_mates,
+    check_gradients,
+    check_only_products_are_low,
+    num_parameters,
+)
 
 ACTIVATIONS = ("none", "relu", "gelu", "tanh", "sigmoid", "leaky_relu", "silu")
 CNN = Path(__file__).parents[2] / "examples" / "mnist_cnn.onnx"
@@ -47,19 +52,6 @@ def small(facts: Facts, **settings: object) -> NgGnn:
     torch.manual_seed(0)
     chosen: dict[str, Any] = {"width": 16, "layers": 3, "dropout": 0.0} | settings
     return NgGnn(facts, **chosen).eval()
-
-
-def num_parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def noisy(compilation: Compilation, many: int, seed: int = 0) -> Tensor:
-    """Networks near a trained one."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = compilation.weights.repeat(many, 1)
-    noise = torch.randn(weights.shape, generator=generator) * 0.3
-    noise[:, :2] = 0
-    return weights * (1 + noise)
 
 
 # --- sizes: those of the paper ---
@@ -168,19 +160,8 @@ def test_low_precision_stays_near() -> None:
 
 
 def test_only_products_are_in_low_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: set[tuple[torch.dtype, torch.dtype]] = set()
-    now = Products.now
-
-    def noted(example: Tensor) -> Products:
-        products = now(example)
-        found.add((products.low, products.high))
-        return products
-
-    monkeypatch.setattr(Products, "now", noted)
-    compiled, weights = networks("inr")
-    with torch.autocast("cpu", torch.bfloat16):
-        small(facts_of(compiled))(batch_of(compiled, weights))
-    assert found == {(torch.bfloat16, torch.float32)}
+    network = inr(2, 8, 8, 1)
+    check_only_products_are_low(small(facts_of(network)), network, monkeypatch)
 
 
 # --- what it must be blind to ---

@@ -19,7 +19,6 @@ from ngc.models import Facts, pair_chunks
 from ngc.models.ng_t import NgT
 from ngc.models.pair_update import Dropout
 from ngc.models.pairs import pair_bytes
-from ngc.models.products import Products
 from ngc.symmetry import apply, symmetries
 from tests.models.networks import (
     batch_of,
@@ -27,6 +26,7 @@ from tests.models.networks import (
     facts_of,
     mixed_batch,
     model_of,
+    noisy,
     random_weights,
     sine,
     sine_model,
@@ -36,6 +36,8 @@ from tests.models.properties import (
     check_edits_equivariant,
     check_gradients,
     check_graphs_invariant,
+    check_only_products_are_low,
+    num_parameters,
 )
 
 ACTIVATIONS = ("none", "relu", "gelu", "tanh", "sigmoid", "leaky_relu", "silu")
@@ -58,19 +60,6 @@ def small(facts: Facts, **settings: object) -> NgT:
         "edge_hidden": 12, "heads": 4, "head": (16,), "layers": 3, "dropout": 0.0,
     }  # fmt: skip
     return NgT(facts, **(chosen | settings)).eval()
-
-
-def num_parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def noisy(compilation: Compilation, many: int) -> Tensor:
-    """Networks near a trained one."""
-    generator = torch.Generator().manual_seed(0)
-    weights = compilation.weights.repeat(many, 1)
-    noise = torch.randn(weights.shape, generator=generator) * 0.3
-    noise[:, :2] = 0
-    return weights * (1 + noise)
 
 
 def networks(name: str) -> tuple[Compilation, Tensor]:
@@ -421,19 +410,5 @@ def test_other_numbers_of_outputs_are_refused() -> None:
 
 
 def test_only_products_are_in_low_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: set[tuple[torch.dtype, torch.dtype]] = set()
-    now = Products.now
-
-    def noted(example: Tensor) -> Products:
-        products = now(example)
-        found.add((products.low, products.high))
-        return products
-
-    monkeypatch.setattr(Products, "now", noted)
-    compiled, weights = networks("inr")
-    model = small(facts_of(compiled))
-    with torch.autocast("cpu", torch.bfloat16):
-        output = model(batch_of(compiled, weights))
-    output.float().square().sum().backward()
-    assert found == {(torch.bfloat16, torch.float32)}
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    network = sine(2, 8, 8, 1)
+    check_only_products_are_low(small(facts_of(network)), network, monkeypatch)

@@ -8,8 +8,8 @@ import torch
 from ngc.compiler import compile
 from ngc.errors import OptionError
 from ngc.models.normalise import Normalise
-from tests.models.networks import batch_of, random_weights, sine
-from tests.models.test_ng_gnn import cnn, noisy
+from tests.models.networks import batch_of, noisy, random_weights, sine
+from tests.models.test_ng_gnn import cnn
 
 
 def fitted(mode: str, *batches: object) -> Normalise:
