@@ -94,8 +94,8 @@ def _encoding(start: int, stop: int, encoder: ScalarEncoder, project: nn.Linear)
 
 
 class ProbeEncoder(nn.Module):
-    """Activations of the neurons on learned inputs of the networks (paper, Eq. 2): a linear map and
-    LayerNorm for each layer of the graph."""
+    """Activations of the neurons on learned inputs of the networks (paper, Eq. 2) -> vectors: a
+    linear map and LayerNorm for each layer of the graph."""
 
     def __init__(self, facts: Facts, width: int, probes: int) -> None:
         super().__init__()
@@ -110,13 +110,19 @@ class ProbeEncoder(nn.Module):
         self.linear = nn.ModuleList(nn.Linear(probes, width) for _ in range(facts.num_layers))
         self.norm = nn.ModuleList(nn.LayerNorm(width) for _ in range(facts.num_layers))
 
-    def forward(self, batch: GraphBatch) -> Tensor:
-        """[nodes, width]."""
-        pieces = []
+    def activations(self, batch: GraphBatch) -> list[Tensor]:
+        """[graphs, nodes of a graph, probes] for each part of the batch."""
+        found = []
         for part in batch.parts:
             if part.activations is None:
                 raise OptionError("the batch cannot run its networks", hint="bind it with a prober")
-            values = part.activations(list(self.probes))  # [graphs, n, probes]
+            found.append(part.activations(list(self.probes)))
+        return found
+
+    def forward(self, activations: list[Tensor], batch: GraphBatch) -> Tensor:
+        """[nodes, width]."""
+        pieces = []
+        for part, values in zip(batch.parts, activations):
             layers = part.structure.features["layer"]
             if int(layers.max()) >= len(self.linear):
                 raise OptionError(
@@ -170,10 +176,15 @@ class NodeEncoder(nn.Module):
             rows[_ACTIVATIONS.index(name)] = row
         self.register_buffer("activation_row", rows, persistent=False)
 
-    def forward(self, nodes: NodeTable, batch: GraphBatch) -> Tensor:
+    def activations(self, batch: GraphBatch) -> list[Tensor]:
+        """Of all nodes on the probes, [graphs, nodes of a graph, probes] for each part; without
+        probes nothing."""
+        return [] if self.probes is None else self.probes.activations(batch)
+
+    def forward(self, nodes: NodeTable, activations: list[Tensor], batch: GraphBatch) -> Tensor:
         features = self.encoder(nodes.x[:, self.scalars])
         if self.probes is not None:
-            features = features + self.probes(batch)
+            features = features + self.probes(activations, batch)
         features = self.project(features)
         if self.position is not None:
             features = features + self.position(self._position(nodes))

@@ -19,7 +19,7 @@ from ngc.models.encoders import EdgeEncoder, NodeEncoder, NodeTable
 from ngc.models.facts import Facts
 from ngc.models.initial import xavier
 from ngc.models.list_edges import ListEdges
-from ngc.models.readout import EditReadout, GraphReadout
+from ngc.models.readout import EditReadout, GraphReadout, num_answers
 from ngc.models.registry import PREDICTS, model
 from ngc.models.settings import Count, Deviation, Readout, Share, Size
 from ngc.models.topology import EdgeFeatures, EdgeMlp, Topology
@@ -79,8 +79,10 @@ class NgGnn(nn.Module):
     inputs that the networks are run on (0: weights only). dropout: of node features between layers.
     sigma: deviation of the Fourier frequencies of weights and biases; 0 reads them as they are.
     positions: learned position embeddings. activations: embed the activation functions. readout:
-    outputs, mean, max or attention (graph vectors). residual: add a layer's input to its output
-    (not in the paper; learns faster). path: ``blocks``, or ``lists``, the plain form.
+    outputs, mean, max or attention (graph vectors). head: hidden layers of the readout of graph
+    vectors; None: two of ``width`` (the paper's). answers: the readout also sees what the output
+    neurons answer to the probes, and residual: a layer's input is added to its output (neither is
+    in the paper; both learn faster). path: ``blocks``, or ``lists``, the plain form.
     """
 
     def __init__(
@@ -97,6 +99,8 @@ class NgGnn(nn.Module):
         positions: bool = True,
         activations: bool = False,
         readout: Readout = "outputs",
+        head: tuple[Size, ...] | None = None,
+        answers: bool = False,
         residual: bool = False,
         path: Literal["blocks", "lists"] = "blocks",
     ) -> None:
@@ -116,7 +120,10 @@ class NgGnn(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.graph_readout = self.edit_readout = None
         if predicts == "graph":
-            self.graph_readout = GraphReadout(facts, width, (width, width), outputs, readout)
+            hidden = (width, width) if head is None else head
+            self.graph_readout = GraphReadout(
+                facts, width, hidden, outputs, readout, num_answers(answers, probes)
+            )
         else:
             self.edit_readout = EditReadout(facts, width, width)
         self.outputs_only = predicts == "graph" and readout == "outputs"
@@ -125,7 +132,9 @@ class NgGnn(nn.Module):
     def forward(self, batch: GraphBatch) -> Tensor | Edits:
         table = NodeTable.of_batch(batch)
         topology = self._topology(batch)
-        nodes, edges = self.node_encoder(table, batch), self.edge_encoder(topology)
+        activations = self.node_encoder.activations(batch)
+        nodes = self.node_encoder(table, activations, batch)
+        edges = self.edge_encoder(topology)
         for layer, conv in enumerate(self.convs):
             before = nodes
             nodes = conv(layer, nodes, edges, table.degree, topology)
@@ -134,7 +143,7 @@ class NgGnn(nn.Module):
                 nodes = before + change if self.residual else change
                 edges = self.updates[layer](layer, nodes, edges, topology)
         if self.graph_readout is not None:
-            return self.graph_readout(nodes, table, batch)  # type: ignore[no-any-return]
+            return self.graph_readout(nodes, table, activations, batch)  # type: ignore[no-any-return]
         assert self.edit_readout is not None
         return self.edit_readout(nodes, topology.read_edges(edges), batch)  # type: ignore[no-any-return]
 

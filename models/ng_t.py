@@ -20,7 +20,7 @@ from ngc.models.direct_pairs import DirectPairs
 from ngc.models.encoders import NodeEncoder, NodeTable, ScalarEncoder
 from ngc.models.facts import Facts
 from ngc.models.pairs import AttentionMaps, Kernels, Pairs, UpdateMaps, check_memory
-from ngc.models.readout import EditReadout, GraphReadout
+from ngc.models.readout import EditReadout, GraphReadout, num_answers
 from ngc.models.registry import PREDICTS, model
 from ngc.models.settings import Count, Deviation, Memory, Readout, Share, Size
 
@@ -127,7 +127,8 @@ class NgT(nn.Module):
     probes: learned inputs that the networks are run on (0: weights only). dropout: of changes of
     nodes and pairs. sigma: deviation of the Fourier frequencies of weights and biases; 0 reads them
     as they are. positions: learned position embeddings. activations: embed the activation
-    functions. readout: outputs, mean, max or attention (graph vectors). pair_memory: GiB that the
+    functions. readout: outputs, mean, max or attention (graph vectors). answers: the readout also
+    sees what the output neurons answer to the probes (not in the paper). pair_memory: GiB that the
     features of pairs may take. path: ``chunked``, or ``direct``, by the formulas.
 
     Edges count in their own direction only, so that graphs compiled with any ``reverse`` give the
@@ -154,6 +155,7 @@ class NgT(nn.Module):
         positions: bool = True,
         activations: bool = False,
         readout: Readout = "outputs",
+        answers: bool = False,
         pair_memory: Memory = 8.0,
         path: Literal["chunked", "direct"] = "chunked",
     ) -> None:
@@ -182,7 +184,9 @@ class NgT(nn.Module):
         )
         self.graph_readout = self.edit_readout = None
         if predicts == "graph":
-            self.graph_readout = GraphReadout(facts, node_width, head, outputs, readout)
+            self.graph_readout = GraphReadout(
+                facts, node_width, head, outputs, readout, num_answers(answers, probes)
+            )
         else:
             self.edit_readout = EditReadout(facts, node_width, edge_width)
         self.outputs_only = predicts == "graph" and readout == "outputs"
@@ -191,7 +195,8 @@ class NgT(nn.Module):
         check_memory(batch, self.edge_width, len(self.attentions), self.pair_memory)
         table = NodeTable.of_batch(batch)
         parts = [self._pairs(part) for part in batch.parts]
-        nodes, kernels = self.node_encoder(table, batch), self.kernel_encoder()
+        activations = self.node_encoder.activations(batch)
+        nodes, kernels = self.node_encoder(table, activations, batch), self.kernel_encoder()
         edges = [pairs.encode(kernels) for pairs in parts]
         for layer, attention in enumerate(self.attentions):
             attended = attention(layer, nodes, edges, parts, batch)
@@ -202,8 +207,8 @@ class NgT(nn.Module):
                 edges = self.edge_updates[layer](layer, nodes, edges, parts, batch)
         if self.graph_readout is not None:
             if self.outputs_only and self.path == "chunked":  # nothing else was computed
-                return self.graph_readout.of_outputs(nodes, batch)
-            return self.graph_readout(nodes, table, batch)  # type: ignore[no-any-return]
+                return self.graph_readout.of_outputs(nodes, activations, batch)
+            return self.graph_readout(nodes, table, activations, batch)  # type: ignore[no-any-return]
         assert self.edit_readout is not None
         read = [pairs.read_edges(features) for pairs, features in zip(parts, edges)]
         return self.edit_readout(nodes, read, batch)  # type: ignore[no-any-return]

@@ -24,43 +24,72 @@ def mlp(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def num_answers(answers: bool, probes: int) -> int:
+    """How many answers of each output neuron a readout sees, by the settings of a model."""
+    if answers and not probes:
+        raise OptionError("answers are those to the probes, and there are none", hint="probes: 64")
+    return probes if answers else 0
+
+
 class GraphReadout(nn.Module):
     """Nodes [nodes, width] -> a vector for each graph [graphs, outputs].
 
-    ``outputs``: the output neurons joined in order, so all networks must have as many; ``mean``,
-    ``max``: over all nodes; ``attention``: a mean with learned weights. Then an MLP.
+    ``how``: ``outputs``, the output neurons joined in order, so all networks must have as many;
+    ``mean``, ``max``: over all nodes; ``attention``: a mean with learned weights. With ``answers``,
+    the values of the output neurons on that many probes are joined to that. Then an MLP.
     """
 
     def __init__(
-        self, facts: Facts, width: int, hidden: tuple[int, ...], outputs: int, how: str
+        self,
+        facts: Facts,
+        width: int,
+        hidden: tuple[int, ...],
+        outputs: int,
+        how: str,
+        answers: int = 0,
     ) -> None:
         super().__init__()
         if how not in READOUTS:
             raise OptionError(f"readout cannot be {how!r}", hint=f"one of {', '.join(READOUTS)}")
-        self.how, self.num_outputs = how, facts.num_outputs
+        self.how, self.num_outputs, self.answers = how, facts.num_outputs, answers
         self.score = nn.Linear(width, 1) if how == "attention" else None
-        joined = width * facts.num_outputs if how == "outputs" else width
-        self.mlp = mlp(joined, *hidden, outputs)
+        pooled = width * facts.num_outputs if how == "outputs" else width
+        self.mlp = mlp(pooled + answers * facts.num_outputs, *hidden, outputs)
 
-    def forward(self, features: Tensor, nodes: NodeTable, batch: GraphBatch) -> Tensor:
-        if self.how != "outputs":
-            return self.mlp(self._pooled(features, nodes, batch))  # type: ignore[no-any-return]
-        rows = zip(batch.parts, batch.split(features))
-        chosen = [values[:, part.structure.outputs].flatten(0, 1) for part, values in rows]
-        return self.of_outputs(torch.cat(chosen), batch)
+    def forward(
+        self, features: Tensor, nodes: NodeTable, activations: list[Tensor], batch: GraphBatch
+    ) -> Tensor:
+        if self.how == "outputs":
+            rows = zip(batch.parts, batch.split(features))
+            chosen = [values[:, part.structure.outputs].flatten(0, 1) for part, values in rows]
+            return self.of_outputs(torch.cat(chosen), activations, batch)
+        return self._predicted(self._pooled(features, nodes, batch), activations, batch)
 
-    def of_outputs(self, features: Tensor, batch: GraphBatch) -> Tensor:
+    def of_outputs(self, features: Tensor, activations: list[Tensor], batch: GraphBatch) -> Tensor:
         """The same from output neurons alone [output neurons of the batch, width]."""
+        sizes = self._checked(batch)
+        rows = features.split([size * len(part) for size, part in zip(sizes, batch.parts)])
+        joined = [r.reshape(len(part), -1) for r, part in zip(rows, batch.parts)]
+        return self._predicted(batch.restored(joined), activations, batch)
+
+    def _predicted(self, pooled: Tensor, activations: list[Tensor], batch: GraphBatch) -> Tensor:
+        if self.answers:
+            self._checked(batch)
+            rows = zip(batch.parts, activations)
+            answers = [values[:, part.structure.outputs].flatten(1) for part, values in rows]
+            pooled = torch.cat([pooled, batch.restored(answers)], dim=-1)
+        return self.mlp(pooled)  # type: ignore[no-any-return]
+
+    def _checked(self, batch: GraphBatch) -> list[int]:
+        """Output neurons of a network of each part: as many as the model reads."""
         sizes = [len(part.structure.outputs) for part in batch.parts]
         for size in sizes:
             if size != self.num_outputs:
                 raise OptionError(
                     f"a network with {size} output neurons; this model reads {self.num_outputs}",
-                    hint="readout: mean, max or attention reads any number",
+                    hint="readout mean, max or attention, and no answers, read any number",
                 )
-        rows = features.split([size * len(part) for size, part in zip(sizes, batch.parts)])
-        joined = [r.reshape(len(part), -1) for r, part in zip(rows, batch.parts)]
-        return self.mlp(batch.restored(joined))  # type: ignore[no-any-return]
+        return sizes
 
     def _pooled(self, features: Tensor, nodes: NodeTable, batch: GraphBatch) -> Tensor:
         weights = features

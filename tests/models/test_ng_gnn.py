@@ -209,11 +209,12 @@ def test_batch_mates_do_not_matter() -> None:
 
 @pytest.mark.parametrize("path", ["blocks", "lists"])
 @pytest.mark.parametrize("readout", ["outputs", "mean", "max", "attention"])
+@pytest.mark.parametrize("answers", [False, True])
 @torch.no_grad()
-def test_architectures_mix_in_a_batch(path: str, readout: str) -> None:
+def test_architectures_mix_in_a_batch(path: str, readout: str, answers: bool) -> None:
     one, other = inr(2, 8, 8, 1), inr(2, 5, 6, 4, 1)
     weights, others = random_weights(one, 3), random_weights(other, 2)
-    model = small(facts_of(one, other), path=path, readout=readout, probes=2)
+    model = small(facts_of(one, other), path=path, readout=readout, probes=2, answers=answers)
     mixed = model(mixed_batch((one, weights, [0, 3, 4]), (other, others, [2, 1])))
     apart = [model(batch_of(one, weights)), model(batch_of(other, others))]
     expected = torch.stack([apart[0][0], apart[1][1], apart[1][0], apart[0][1], apart[0][2]])
@@ -251,6 +252,7 @@ def test_a_kernel_that_sums_to_zero_is_an_edge() -> None:
     "settings",
     [
         {"probes": 3},
+        {"probes": 3, "answers": True, "head": (5,)},
         {"predicts": "edits"},
         {"readout": "attention"},
         {"activations": True, "sigma": 0},
@@ -266,6 +268,13 @@ def test_residual_layers_have_no_parameters_of_their_own() -> None:
     residual.load_state_dict(plain.state_dict())
     batch = batch_of(inr(2, 8, 8, 1), random_weights(inr(2, 8, 8, 1), 2))
     assert (plain(batch) - residual(batch)).abs().max() > 1e-3
+
+
+def test_the_head_has_the_sizes_that_are_asked_for() -> None:
+    head = small(facts_of(inr(2, 8, 8, 1)), probes=3, answers=True, head=(7, 5)).graph_readout
+    assert head is not None
+    found = [tuple(p.shape) for name, p in head.named_parameters() if name.endswith("weight")]
+    assert found == [(7, 16 + 3), (5, 7), (10, 5)]
 
 
 def test_probes_are_learned() -> None:
@@ -302,6 +311,12 @@ def test_other_numbers_of_outputs_are_refused() -> None:
     assert "2 output neurons; this model reads 1" in message(
         model, batch_of(two, random_weights(two, 1))
     )
+    answers = small(
+        facts_of(inr(2, 8, 8, 1)), positions=False, readout="mean", probes=2, answers=True
+    )
+    assert "2 output neurons; this model reads 1" in message(
+        answers, batch_of(two, random_weights(two, 1))
+    )
 
 
 def test_unknown_activations_are_refused() -> None:
@@ -314,6 +329,7 @@ def test_unknown_activations_are_refused() -> None:
 
 def test_wrong_settings_are_refused() -> None:
     facts = facts_of(inr(2, 8, 8, 1))
-    for settings in ({"path": "dense"}, {"predicts": "nodes"}, {"readout": "sum"}):
+    for settings in ({"path": "dense"}, {"predicts": "nodes"}, {"readout": "sum"},
+                     {"answers": True}):  # fmt: skip
         with pytest.raises(OptionError):
             small(facts, **settings)

@@ -275,11 +275,12 @@ def test_batch_mates_do_not_matter() -> None:
 
 @pytest.mark.parametrize("path", ["chunked", "direct"])
 @pytest.mark.parametrize("readout", ["outputs", "mean", "max", "attention"])
+@pytest.mark.parametrize("answers", [False, True])
 @torch.no_grad()
-def test_architectures_mix_in_a_batch(path: str, readout: str) -> None:
+def test_architectures_mix_in_a_batch(path: str, readout: str, answers: bool) -> None:
     one, other = sine(2, 8, 8, 1), sine(2, 5, 6, 4, 1)
     weights, others = random_weights(one, 3), random_weights(other, 2)
-    model = small(facts_of(one, other), path=path, readout=readout, probes=2)
+    model = small(facts_of(one, other), path=path, readout=readout, probes=2, answers=answers)
     mixed = model(mixed_batch((one, weights, [0, 3, 4]), (other, others, [2, 1])))
     apart = [model(batch_of(one, weights)), model(batch_of(other, others))]
     expected = torch.stack([apart[0][0], apart[1][1], apart[1][0], apart[0][1], apart[0][2]])
@@ -341,6 +342,7 @@ def test_parallel_edges_add_up(path: str) -> None:
     "settings",
     [
         {"probes": 3},
+        {"probes": 3, "answers": True, "head": (5,)},
         {"predicts": "edits"},
         {"readout": "attention"},
         {"activations": True, "sigma": 0},
@@ -394,6 +396,7 @@ def test_wrong_settings_are_refused() -> None:
         {"path": "blocks"},
         {"predicts": "nodes"},
         {"readout": "sum"},
+        {"answers": True},
         {"heads": 5},
         {"layers": 0},
     ):
