@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from ngc.backends.graphs import Edits, GraphBatch, Part, Structure
 from ngc.errors import OptionError
 from ngc.models.facts import Facts, chain_of
-from ngc.models.registry import PREDICTS
 
 BIAS = 0  # column of the node scalars
 
@@ -125,7 +124,7 @@ class EditScale(nn.Module):
         )
 
 
-def check_predicts(model: str, predicts: str, possible: Sequence[str] = PREDICTS) -> None:
+def check_predicts(model: str, predicts: str, possible: Sequence[str] = ("graph", "edits")) -> None:
     """Refuse what a model of this name cannot predict."""
     if predicts not in possible:
         raise OptionError(

@@ -19,7 +19,7 @@ from ngc.models.encoders import EdgeEncoder, NodeEncoder, NodeTable
 from ngc.models.facts import Facts
 from ngc.models.initial import xavier
 from ngc.models.list_edges import ListEdges
-from ngc.models.readout import EditReadout, GraphReadout, num_answers
+from ngc.models.readout import EditReadout, ElementReadout, GraphReadout, num_answers
 from ngc.models.registry import PREDICTS, model
 from ngc.models.settings import Count, Deviation, Readout, Share, Size
 from ngc.models.topology import EdgeFeatures, EdgeMlp, Topology
@@ -73,7 +73,7 @@ class EdgeUpdate(nn.Module):
 
 @model("ng_gnn")
 class NgGnn(nn.Module):
-    """Neural graphs -> a vector for each graph, or changes of all their weights.
+    """Neural graphs -> a vector for each graph, node or edge, or changes of all their weights.
 
     width: features of a node and of an edge. layers: message-passing layers. probes: learned
     inputs that the networks are run on (0: weights only). dropout: of node features between layers.
@@ -107,29 +107,32 @@ class NgGnn(nn.Module):
         super().__init__()
         if predicts not in PREDICTS or path not in PATHS:
             raise OptionError(f"predicts {predicts!r}, path {path!r}", hint=f"{PREDICTS}, {PATHS}")
-        self.path, self.num_layers, self.residual = path, layers, residual
+        self.predicts, self.path, self.residual = predicts, path, residual
         self.node_encoder = NodeEncoder(
             facts, width, sigma=sigma, positions=positions, probes=probes,
             activations=facts.activations if activations else (),
         )  # fmt: skip
         self.edge_encoder = EdgeEncoder(facts, width, sigma)
-        between = range(layers - 1)
+        # Edges are updated between the layers, and once more where they themselves are read.
+        between = range(layers if predicts == "edges" else layers - 1)
         self.convs = nn.ModuleList(PnaConv(width, facts.mean_log_degree) for _ in range(layers))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in between)
         self.updates = nn.ModuleList(EdgeUpdate(width) for _ in between)
         self.dropout = nn.Dropout(dropout)
-        self.graph_readout = self.edit_readout = None
+        hidden = (width, width) if head is None else head
+        self.graph_readout = self.element_readout = self.edit_readout = None
         if predicts == "graph":
-            hidden = (width, width) if head is None else head
             self.graph_readout = GraphReadout(
                 facts, width, hidden, outputs, readout, num_answers(answers, probes)
             )
-        else:
+        elif predicts == "edits":
             self.edit_readout = EditReadout(facts, width, width)
+        else:
+            self.element_readout = ElementReadout(width, hidden, outputs)
         self.outputs_only = predicts == "graph" and readout == "outputs"
         xavier(self)
 
-    def forward(self, batch: GraphBatch) -> Tensor | Edits:
+    def forward(self, batch: GraphBatch) -> Tensor | tuple[Tensor, ...] | Edits:
         table = NodeTable.of_batch(batch)
         topology = self._topology(batch)
         activations = self.node_encoder.activations(batch)
@@ -138,16 +141,20 @@ class NgGnn(nn.Module):
         for layer, conv in enumerate(self.convs):
             before = nodes
             nodes = conv(layer, nodes, edges, table.degree, topology)
-            if layer < self.num_layers - 1:
+            if layer < len(self.updates):
                 change = self.dropout(F.silu(self.norms[layer](nodes)))
                 nodes = before + change if self.residual else change
                 edges = self.updates[layer](layer, nodes, edges, topology)
         if self.graph_readout is not None:
             return self.graph_readout(nodes, table, activations, batch)  # type: ignore[no-any-return]
+        if self.element_readout is not None:
+            of_nodes = self.predicts == "nodes"
+            rows = batch.split(nodes) if of_nodes else topology.read_edges(edges)
+            return self.element_readout(rows)  # type: ignore[no-any-return]
         assert self.edit_readout is not None
         return self.edit_readout(nodes, topology.read_edges(edges), batch)  # type: ignore[no-any-return]
 
     def _topology(self, batch: GraphBatch) -> Topology:
         if self.path == "lists":
             return ListEdges.of_batch(batch)
-        return BlockEdges(batch, self.num_layers, self.outputs_only)
+        return BlockEdges(batch, len(self.updates) + 1, self.outputs_only)

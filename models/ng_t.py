@@ -20,7 +20,7 @@ from ngc.models.direct_pairs import DirectPairs
 from ngc.models.encoders import NodeEncoder, NodeTable, ScalarEncoder
 from ngc.models.facts import Facts
 from ngc.models.pairs import AttentionMaps, Kernels, Pairs, UpdateMaps, check_memory
-from ngc.models.readout import EditReadout, GraphReadout, num_answers
+from ngc.models.readout import EditReadout, ElementReadout, GraphReadout, num_answers
 from ngc.models.registry import PREDICTS, model
 from ngc.models.settings import Count, Deviation, Memory, Readout, Share, Size
 
@@ -119,7 +119,7 @@ class EdgeUpdate(nn.Module):
 
 @model("ng_t")
 class NgT(nn.Module):
-    """Neural graphs -> a vector for each graph, or changes of all their weights.
+    """Neural graphs -> a vector for each graph, node or edge, or changes of all their weights.
 
     node_width, edge_width, attention_width: features of a node, of a pair, and of queries, keys and
     values in all heads together. node_hidden, edge_hidden: of the MLPs of nodes and pairs. layers:
@@ -166,7 +166,8 @@ class NgT(nn.Module):
             raise OptionError(f"layers cannot be {layers}", hint="1 or more")
         if attention_width % heads:
             raise OptionError(f"attention_width {attention_width} does not divide by heads {heads}")
-        self.path, self.pair_memory, self.edge_width = path, pair_memory, edge_width
+        self.predicts, self.path = predicts, path
+        self.pair_memory, self.edge_width = pair_memory, edge_width
         self.node_encoder = NodeEncoder(
             facts, node_width, sigma=sigma, positions=positions, probes=probes,
             activations=facts.activations if activations else (),
@@ -178,20 +179,24 @@ class NgT(nn.Module):
         self.node_updates = nn.ModuleList(
             NodeUpdate(node_width, node_hidden, dropout) for _ in range(layers)
         )
-        updates = layers if predicts == "edits" else layers - 1
+        updates = layers if predicts in ("edges", "edits") else layers - 1
         self.edge_updates = nn.ModuleList(
             EdgeUpdate(node_width, edge_width, edge_hidden, dropout) for _ in range(updates)
         )
-        self.graph_readout = self.edit_readout = None
+        self.graph_readout = self.element_readout = self.edit_readout = None
         if predicts == "graph":
             self.graph_readout = GraphReadout(
                 facts, node_width, head, outputs, readout, num_answers(answers, probes)
             )
-        else:
+        elif predicts == "edits":
             self.edit_readout = EditReadout(facts, node_width, edge_width)
+        else:
+            self.element_readout = ElementReadout(
+                node_width if predicts == "nodes" else edge_width, head, outputs
+            )
         self.outputs_only = predicts == "graph" and readout == "outputs"
 
-    def forward(self, batch: GraphBatch) -> Tensor | Edits:
+    def forward(self, batch: GraphBatch) -> Tensor | tuple[Tensor, ...] | Edits:
         check_memory(batch, self.edge_width, len(self.attentions), self.pair_memory)
         table = NodeTable.of_batch(batch)
         parts = [self._pairs(part) for part in batch.parts]
@@ -209,8 +214,13 @@ class NgT(nn.Module):
             if self.outputs_only and self.path == "chunked":  # nothing else was computed
                 return self.graph_readout.of_outputs(nodes, activations, batch)
             return self.graph_readout(nodes, table, activations, batch)  # type: ignore[no-any-return]
-        assert self.edit_readout is not None
+        if self.predicts == "nodes":
+            assert self.element_readout is not None
+            return self.element_readout(batch.split(nodes))  # type: ignore[no-any-return]
         read = [pairs.read_edges(features) for pairs, features in zip(parts, edges)]
+        if self.element_readout is not None:
+            return self.element_readout(read)  # type: ignore[no-any-return]
+        assert self.edit_readout is not None
         return self.edit_readout(nodes, read, batch)  # type: ignore[no-any-return]
 
     def _pairs(self, part: Part) -> Pairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -97,6 +98,17 @@ class GraphReadout(nn.Module):
             weights = features * softmax(self.score(features), nodes.graph, num_nodes=len(batch))
         how = {"mean": "mean", "max": "max", "attention": "sum"}[self.how]
         return scatter(weights, nodes.graph, dim_size=len(batch), reduce=how)
+
+
+class ElementReadout(nn.Module):
+    """Nodes or edges [graphs, n, width] of each part -> a vector for each, [graphs, n, outputs]."""
+
+    def __init__(self, width: int, hidden: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.mlp = mlp(width, *hidden, outputs)
+
+    def forward(self, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(self.mlp(values) for values in rows)
 
 
 class EditReadout(nn.Module):

@@ -13,16 +13,17 @@ from ngc.models.facts import Facts
 MODELS: dict[str, type[nn.Module]] = {}
 M = TypeVar("M", bound=type[nn.Module])
 
-# What a model predicts: a vector for each graph, or changes of all weights (``Edits``).
-PREDICTS = ("graph", "edits")
+# A vector for each graph, each node or each edge, or changes of all weights (``Edits``).
+PREDICTS = ("graph", "nodes", "edges", "edits")
 
 
 def model(name: str) -> Callable[[M], M]:
     """Register a model: ``Model(facts, *, predicts, outputs, **settings)``.
 
-    ``predicts`` is one of PREDICTS and ``outputs`` the width of a graph's vector; settings are
-    keyword arguments with annotations and defaults, so that recipes can check them.
-    ``forward(batch: GraphBatch)`` returns [graphs, outputs] or ``Edits``.
+    ``predicts`` is one of PREDICTS, as far as the model can, and ``outputs`` the width of a vector;
+    settings are keyword arguments with annotations and defaults, so that recipes can check them.
+    ``forward(batch: GraphBatch)`` returns [graphs, outputs]; for nodes and edges [graphs, n,
+    outputs] of each part of the batch, in the order of the plan; or ``Edits``.
     """
 
     def register(cls: M) -> M:

@@ -21,6 +21,13 @@ def unscaled(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+def tensors(found: Tensor | tuple[Tensor, ...] | Edits) -> list[Tensor]:
+    """What a model predicts, as tensors."""
+    if isinstance(found, Edits):
+        return [*found.nodes, *found.edges]
+    return [found] if isinstance(found, Tensor) else list(found)
+
+
 def changes(model: nn.Module, network: Compilation, weights: Tensor) -> Tensor:
     """Predicted changes of weights [many, slots]."""
     edits = model(batch_of(network, weights))
@@ -51,11 +58,36 @@ def check_edits_equivariant(model: nn.Module, network: Compilation) -> None:
         torch.testing.assert_close(after, permuted(network, before, seed), rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def check_elements_equivariant(model: nn.Module, network: Compilation) -> None:
+    """Permuting hidden neurons permutes the vectors of nodes or edges. Which element is which is
+    told by its bias or weight: random ones are all different."""
+    weights = random_weights(network, 4)
+
+    def predicted(weights: Tensor) -> Tensor:
+        batch = batch_of(network, weights)
+        (vectors,) = model.eval()(batch)
+        part = batch.parts[0]
+        keys = (
+            part.x[..., 0] if vectors.shape[1] == part.structure.num_nodes else part.edges[..., 0]
+        )
+        assert vectors.shape[:2] == keys.shape
+        order = keys.argsort(dim=1, stable=True)
+        return vectors.gather(1, order[..., None].expand_as(vectors))  # type: ignore[no-any-return]
+
+    before = predicted(weights)
+    assert before.std(0).min() > 1e-3, "networks are not told apart"
+    assert before.std(1).min() > 1e-3, "elements are not told apart"
+    for seed in range(3):
+        after = predicted(permuted(network, weights, seed))
+        torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+
+
 def check_gradients(model: nn.Module, network: Compilation) -> None:
     """Every parameter gets a gradient from what is predicted."""
     torch.manual_seed(0)
     found = model.train()(batch_of(network, random_weights(network, 8)))
-    numbers = [found] if isinstance(found, Tensor) else [*found.nodes, *found.edges]
+    numbers = tensors(found)
     sum(((x - 0.5) ** 2).sum() for x in numbers).backward()  # type: ignore[union-attr]
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name

@@ -28,9 +28,11 @@ from tests.models.networks import (
 )
 from tests.models.properties import (
     check_batch_mates,
+    check_elements_equivariant,
     check_gradients,
     check_only_products_are_low,
     num_parameters,
+    tensors,
 )
 
 ACTIVATIONS = ("none", "relu", "gelu", "tanh", "sigmoid", "leaky_relu", "silu")
@@ -115,7 +117,7 @@ def test_blocks_and_lists_agree(name: str, reverse: str, monkeypatch: pytest.Mon
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("predicts", ["graph", "edits"])
+@pytest.mark.parametrize("predicts", ["graph", "nodes", "edges", "edits"])
 def test_gradients_of_blocks_and_lists_agree(
     predicts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,8 +129,7 @@ def test_gradients_of_blocks_and_lists_agree(
         model = small(facts_of(compiled), path=path, predicts=predicts).double()
         given = weights.clone().requires_grad_()
         found = model(batch_of(compiled, given))
-        numbers = [found] if isinstance(found, Tensor) else [*found.nodes, *found.edges]
-        sum((x**2).sum() for x in numbers).backward()  # type: ignore[union-attr]
+        sum((x**2).sum() for x in tensors(found)).backward()  # type: ignore[union-attr]
         gradients.append([given.grad, *(p.grad for p in model.parameters())])
     for one, other in zip(*gradients):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
@@ -203,6 +204,14 @@ def test_edits_follow_the_order_of_neurons(name: str) -> None:
     torch.testing.assert_close(after, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("predicts", ["nodes", "edges"])
+def test_vectors_of_nodes_and_edges_follow_the_order_of_neurons(predicts: str) -> None:
+    network = inr(2, 8, 8, 1)
+    check_elements_equivariant(
+        small(facts_of(network), predicts=predicts, outputs=3, sigma=0), network
+    )
+
+
 def test_batch_mates_do_not_matter() -> None:
     check_batch_mates(small(facts_of(inr(2, 8, 8, 1)), probes=3), inr(2, 8, 8, 1))
 
@@ -254,6 +263,8 @@ def test_a_kernel_that_sums_to_zero_is_an_edge() -> None:
         {"probes": 3},
         {"probes": 3, "answers": True, "head": (5,)},
         {"predicts": "edits"},
+        {"predicts": "nodes"},
+        {"predicts": "edges"},
         {"readout": "attention"},
         {"activations": True, "sigma": 0},
     ],
@@ -329,7 +340,7 @@ def test_unknown_activations_are_refused() -> None:
 
 def test_wrong_settings_are_refused() -> None:
     facts = facts_of(inr(2, 8, 8, 1))
-    for settings in ({"path": "dense"}, {"predicts": "nodes"}, {"readout": "sum"},
+    for settings in ({"path": "dense"}, {"predicts": "pairs"}, {"readout": "sum"},
                      {"answers": True}):  # fmt: skip
         with pytest.raises(OptionError):
             small(facts, **settings)

@@ -12,7 +12,6 @@ from onnx import helper
 from torch import Tensor, nn
 
 from ngc.backends.blocks import scatter_edits
-from ngc.backends.graphs import Edits
 from ngc.compiler import Compilation, compile
 from ngc.errors import OptionError
 from ngc.models import Facts, pair_chunks
@@ -34,10 +33,12 @@ from tests.models.networks import (
 from tests.models.properties import (
     check_batch_mates,
     check_edits_equivariant,
+    check_elements_equivariant,
     check_gradients,
     check_graphs_invariant,
     check_only_products_are_low,
     num_parameters,
+    tensors,
 )
 
 ACTIVATIONS = ("none", "relu", "gelu", "tanh", "sigmoid", "leaky_relu", "silu")
@@ -66,10 +67,6 @@ def networks(name: str) -> tuple[Compilation, Tensor]:
     if name == "inr":
         return sine(2, 8, 8, 1), random_weights(sine(2, 8, 8, 1), 5)
     return cnn(), noisy(cnn(), 3)
-
-
-def numbers(found: Tensor | Edits) -> list[Tensor]:
-    return [found] if isinstance(found, Tensor) else [*found.nodes, *found.edges]
 
 
 # --- sizes: those of the paper ---
@@ -121,8 +118,10 @@ def test_cnn_wild_park_has_the_papers_size() -> None:
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("name", ["inr", "cnn"])
 @pytest.mark.parametrize(
-    "settings", [{}, {"readout": "mean"}, {"predicts": "edits"}, {"layers": 1}]
-)
+    "settings",
+    [{}, {"readout": "mean"}, {"predicts": "edits"}, {"predicts": "nodes"}, {"predicts": "edges"},
+     {"layers": 1}],
+)  # fmt: skip
 @torch.no_grad()
 def test_the_forms_agree(
     name: str, chunk: str, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
@@ -131,15 +130,17 @@ def test_the_forms_agree(
     compiled, weights = networks(name)
     models = [small(facts_of(compiled), path=path, **settings) for path in ("chunked", "direct")]
     models[1].load_state_dict(models[0].state_dict())
-    found, expected = (numbers(model(batch_of(compiled, weights))) for model in models)
+    found, expected = (tensors(model(batch_of(compiled, weights))) for model in models)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize(
-    "settings", [{}, {"readout": "max", "sigma": 0}, {"predicts": "edits"}, {"heads": 1}]
-)
+    "settings",
+    [{}, {"readout": "max", "sigma": 0}, {"predicts": "edits"}, {"predicts": "edges"},
+     {"heads": 1}],
+)  # fmt: skip
 def test_gradients_of_the_forms_agree(
     chunk: str, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +150,7 @@ def test_gradients_of_the_forms_agree(
     for path in ("chunked", "direct"):
         model = small(facts_of(compiled), path=path, **settings).double()
         given = weights.double().requires_grad_()
-        sum((x**2).sum() for x in numbers(model(batch_of(compiled, given)))).backward()  # type: ignore[union-attr]
+        sum((x**2).sum() for x in tensors(model(batch_of(compiled, given)))).backward()  # type: ignore[union-attr]
         gradients.append([given.grad, *(p.grad for p in model.parameters())])
     for one, other in zip(*gradients):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
@@ -269,6 +270,14 @@ def test_a_residual_network_may_be_permuted() -> None:
         torch.testing.assert_close(changes(moved), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("predicts", ["nodes", "edges"])
+def test_vectors_of_nodes_and_edges_follow_the_order_of_neurons(predicts: str) -> None:
+    network = sine(2, 8, 8, 1)
+    check_elements_equivariant(
+        small(facts_of(network), predicts=predicts, outputs=3, sigma=0), network
+    )
+
+
 def test_batch_mates_do_not_matter() -> None:
     check_batch_mates(small(facts_of(sine(2, 8, 8, 1)), probes=3), sine(2, 8, 8, 1))
 
@@ -344,6 +353,8 @@ def test_parallel_edges_add_up(path: str) -> None:
         {"probes": 3},
         {"probes": 3, "answers": True, "head": (5,)},
         {"predicts": "edits"},
+        {"predicts": "nodes"},
+        {"predicts": "edges"},
         {"readout": "attention"},
         {"activations": True, "sigma": 0},
         {"layers": 1},
@@ -394,7 +405,7 @@ def test_wrong_settings_are_refused() -> None:
     facts = facts_of(sine(2, 8, 8, 1))
     for settings in (
         {"path": "blocks"},
-        {"predicts": "nodes"},
+        {"predicts": "pairs"},
         {"readout": "sum"},
         {"answers": True},
         {"heads": 5},
