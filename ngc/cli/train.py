@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ngc.cli.commands import app
-from ngc.cli.settings import command, say
+from ngc.cli.settings import REFUSED, command, say
 from ngc.errors import NgcError, OptionError
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ def predict(
 ) -> None:
     """What a trained model says about networks: the class of each, or an edited copy of it.
 
+    Files that cannot be read are named, and the exit code is then 2; the others are read.
+
     Example: ngc predict runs/inr_mnist-001 model.onnx
     """
     from ngc.cli.tables import show_tables
@@ -141,12 +143,17 @@ def predict(
     trained = load_trained(run)
     if trained.predicts == "edits" and output is None:
         raise OptionError("this model edits networks", where=str(run), hint="-o DIR, to write them")
-    found = predict(trained, models)
+    refused: list[NgcError] = []
+    found = predict(trained, models, refused.append)
     for one in (one for one in found if one.unseen):
         listed = ", ".join(one.unseen)
         say(f"note: {one.file} is unlike the training networks: {listed}", fg=typer.colors.YELLOW)
-    if trained.predicts == "edits":
+    if found and trained.predicts == "edits":
         assert output is not None
         show_tables([edit_table(found, save_edits(found, output))])
-    else:
+    elif found:
         show_tables([prediction_table(trained.classes, found)])
+    for error in refused:
+        say(f"error: {error}", fg=typer.colors.RED)
+    if refused:
+        raise typer.Exit(REFUSED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,11 +107,21 @@ def _best_seed(path: Path) -> Path:
     return max(inner, key=value)
 
 
+def _raise(error: NgcError) -> None:
+    raise error
+
+
 @torch.no_grad()
-def predict(trained: Trained, files: Sequence[str]) -> list[Prediction]:
-    """One prediction a file, in their order. Networks of one architecture are read together."""
+def predict(
+    trained: Trained, files: Sequence[str], refused: Callable[[NgcError], None] = _raise
+) -> list[Prediction]:
+    """One prediction a file, in their order. Networks of one architecture are read together.
+
+    ``refused`` is told of each file that cannot be read, which then has no prediction; by default
+    the first one ends it all.
+    """
     found: dict[str, Prediction] = {}
-    for family, names in _families(trained, files):
+    for family, names in _families(trained, files, refused):
         numbers = torch.arange(len(names))
         unseen = unseen_in(trained.facts, structure_of(family.compilation.plan))
         for chosen in numbers.split(BATCH):
@@ -120,9 +130,10 @@ def predict(trained: Trained, files: Sequence[str]) -> list[Prediction]:
             batch = Batch(chosen, graphs_of([member]), (member,))
             try:
                 output = trained.model(trained.normalise(batch.graphs))
-            except NgcError as error:
-                where = names[int(chosen[0])]
-                raise NgcError(error.text, where=where, hint=error.hint) from error
+            except NgcError as error:  # all have the same architecture
+                for number in chosen.tolist():
+                    refused(NgcError(error.text, where=names[number], hint=error.hint))
+                continue
             rows: Sequence[dict[str, Tensor]]
             if trained.predicts == "edits":
                 rows = [{"edited": row} for row in edited_weights(output, batch)[0]]
@@ -131,25 +142,37 @@ def predict(trained: Trained, files: Sequence[str]) -> list[Prediction]:
             for number, row in zip(chosen.tolist(), rows):
                 name = names[number]
                 found[name] = Prediction(name, family, family.weights[number], unseen, **row)
-    return [found[name] for name in files]
+    return [found[name] for name in files if name in found]
 
 
-def _families(trained: Trained, files: Sequence[str]) -> Iterator[tuple[Family, list[str]]]:
+def _families(
+    trained: Trained, files: Sequence[str], refused: Callable[[NgcError], None]
+) -> Iterator[tuple[Family, list[str]]]:
     """The networks by architecture."""
     groups: dict[str, list[tuple[str, Compilation]]] = {}
     for name in dict.fromkeys(files):
-        one = compile(name, options=trained.options)
-        width = structure_of(one.plan).width
-        if width != trained.facts.width:
-            raise OptionError(
-                f"kernels of {width} entries; this model was trained on {trained.facts.width}",
-                where=name,
-                hint="a model trained with graph.kernel as large as the largest",
-            )
-        groups.setdefault(one.plan.hash, []).append((name, one))
+        try:
+            one = _compiled(trained, name)
+        except NgcError as error:
+            refused(error)
+        else:
+            groups.setdefault(one.plan.hash, []).append((name, one))
     for group in groups.values():
         weights = torch.stack([one.weights.float() for _, one in group])
         yield Family(group[0][1], weights), [name for name, _ in group]
+
+
+def _compiled(trained: Trained, name: str) -> Compilation:
+    """A network as the model's training networks were compiled."""
+    one = compile(name, options=trained.options)
+    width = structure_of(one.plan).width
+    if width != trained.facts.width:
+        raise OptionError(
+            f"kernels of {width} entries; this model was trained on {trained.facts.width}",
+            where=name,
+            hint="a model trained with graph.kernel as large as the largest",
+        )
+    return one
 
 
 def save_edits(found: Sequence[Prediction], folder: Path) -> list[Path]:

@@ -180,6 +180,9 @@ def _checked(name: str, text: Text, where: str) -> Recipe:
     if isinstance(task, Editing) and augment_values is not None:
         said = "an edit has its picture as target, which would have to move with the network"
         mistakes.append(Mistake(text.place(("data", "augment")), "data.augment", said))
+    if graph is not None and graph.storage == "ragged":
+        said = "learned models read padded kernels; allowed: auto, padded"
+        mistakes.append(Mistake(text.place(("graph", "storage")), "graph.storage", said))
     if top is not None and len(set(top.seeds)) < len(top.seeds):
         mistakes.append(Mistake(text.place(("seeds",)), "seeds", "a seed is given twice"))
     if mistakes:

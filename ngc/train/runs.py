@@ -65,7 +65,9 @@ def is_run(path: Path) -> bool:
 def read_run(path: Path) -> Run:
     """Of a run folder, or of one seed in it."""
     if not is_run(path):
-        raise OptionError(f"it has no {RECIPE}, so it is no run folder", where=str(path))
+        holds_runs = path.is_dir() and any(is_run(inner) for inner in path.iterdir())
+        hint = f"ngc runs --out {path}, to list the runs in it" if holds_runs else ""
+        raise OptionError(f"it has no {RECIPE}, so it is no run folder", where=str(path), hint=hint)
     try:
         recipe = yaml.safe_load((path / RECIPE).read_text())
     except yaml.YAMLError as error:

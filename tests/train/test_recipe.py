@@ -148,6 +148,7 @@ def test_the_message_counts_the_mistakes(tmp_path: Path) -> None:
         (MINIMAL + "name: a/b", "line 3: name: found the text 'a/b'; allowed: letters, digits"),
         (MINIMAL + "graph: {kernel: 0x3}", "line 3: graph: kernel cannot be '0x3'"),
         (MINIMAL + "graph:\n  reverse: features\n  storage: ragged", "line 3: graph: reverse=feat"),
+        (MINIMAL + "graph: {storage: ragged}", "line 3: graph.storage: learned models read padded"),
         (MINIMAL + "data:\n  augment: {noise: -1}", "line 4: data.augment: noise is -1"),
         (MINIMAL + "data:\n  augment: {nose: 1}", "line 4: data.augment.nose: there is no such"),
         ("task: {name: inr_editing}\nmodel: {name: ng_t}\ndata: {augment: {}}",

@@ -115,6 +115,7 @@ def test_runs_lists_and_compares(home: Path) -> None:
     assert lines["train.epochs"] == ["2", "3"]
     assert "train.lr" not in lines
     assert ngc_command("runs", home).exit_code == 2
+    assert "try: ngc runs --out runs" in ngc_command("runs", "runs").stderr
 
 
 def test_predict_prints_class_and_confidence(home: Path) -> None:
@@ -127,7 +128,19 @@ def test_predict_prints_class_and_confidence(home: Path) -> None:
     rows = [line.split() for line in result.stdout.splitlines() if ".onnx" in line]
     assert [row[0] for row in rows] == ["3.onnx", "5.onnx"]
     assert all(row[1] in "012" and row[2].endswith("%") for row in rows)
-    assert ngc_command("predict", "runs/tiny-001", "none.onnx").exit_code == 2
+
+
+def test_predict_reads_what_it_can_and_names_the_rest(home: Path) -> None:
+    assert ngc_command("run", "tiny.yaml", "--set", "train.epochs=1").exit_code == 0
+    (home / "3.onnx").write_bytes(load(home / "set.safetensors").onnx(3).SerializeToString())
+    (home / "bad.onnx").write_bytes(b"nothing")
+    result = ngc_command("predict", "runs/tiny-001", "none.onnx", "3.onnx", "bad.onnx")
+    assert result.exit_code == 2
+    assert [line.split()[0] for line in result.stdout.splitlines() if ".onnx" in line] == ["3.onnx"]
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert ["none.onnx" in errors[0], "bad.onnx" in errors[1], len(errors)] == [True, True, 2]
+    alone = ngc_command("predict", "runs/tiny-001", "none.onnx")
+    assert (alone.exit_code, alone.stdout) == (2, "")
 
 
 def test_predict_writes_edited_networks(home: Path) -> None:
