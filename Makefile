@@ -8,7 +8,6 @@ JOBS ?= 2
 MODEL ?= examples/mnist_cnn.onnx
 RECIPE ?= recipes/inr_mnist.yaml
 RUN := $(VENV)/bin
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: help setup demo prove test check golden bench clean
 
@@ -18,7 +17,7 @@ help: ## list the verbs
 setup: $(VENV)/.installed ## make .venv and install ngc into it
 
 demo: $(VENV)/.installed ## train NG-GNN to read small networks (RECIPE=...)
-	env -u OMP_NUM_THREADS $(RUN)/ngc run $(RECIPE)
+	$(RUN)/ngc run $(RECIPE)
 
 prove: $(VENV)/.installed ## compile, prove and show MODEL (a small MNIST classifier)
 	@mkdir -p build
