@@ -12,6 +12,7 @@ blocks  ngc's default: dense blocks, chunks of graphs, derivatives recomputed
 bf16    the same under autocast
 lists   ngc's reference: gather and scatter
 plain   ``MessagePassing`` with ``DegreeScalerAggregation``; linear maps on [v_i, v_j] of each edge
+compiled  the layers of plain through ``torch.compile``
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from ngc.passes.wire import wire
 
 from benchmarks.bind_throughput import mlp  # isort: skip
 
-WAYS = ("blocks", "bf16", "lists", "plain")
+WAYS = ("blocks", "bf16", "lists", "compiled", "plain")
 KEEP = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**36),
@@ -81,16 +82,22 @@ class Plain(nn.Module):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         table, edge_list = NodeTable.of_batch(batch), ListEdges.of_batch(batch)
-        nodes, encoder = self.inner.node_encoder(table, batch), self.inner.edge_encoder
+        activations = self.inner.node_encoder.activations(batch)
+        nodes = self.inner.node_encoder(table, activations, batch)
+        encoder = self.inner.edge_encoder
         assert encoder.encoder.frequencies is not None
         features = fourier(edge_list.values, encoder.encoder.frequencies)
         edges = encoder.project(encoder.encoder.linear(features))
+        nodes = self.layers(nodes, edges, edge_list.index)
+        return self.inner.graph_readout(nodes, table, activations, batch)  # type: ignore[misc]
+
+    def layers(self, nodes: Tensor, edges: Tensor, index: Tensor) -> Tensor:
         for layer, conv in enumerate(self.convs):
-            nodes = conv(nodes, edge_list.index, edges)
+            nodes = conv(nodes, index, edges)
             if layer < len(self.convs) - 1:
                 nodes = self.inner.dropout(F.silu(self.inner.norms[layer](nodes)))
-                edges = self.updated(self.inner.updates[layer], nodes, edges, edge_list.index)  # type: ignore[arg-type]
-        return self.inner.graph_readout(nodes, table, batch)  # type: ignore[misc]
+                edges = self.updated(self.inner.updates[layer], nodes, edges, index)  # type: ignore[arg-type]
+        return nodes
 
     def updated(self, update: EdgeUpdate, nodes: Tensor, edges: Tensor, index: Tensor) -> Tensor:
         inner = update.edge(edges) + update.source(nodes)[index[0]] + update.target(nodes)[index[1]]
@@ -112,7 +119,9 @@ def setting(many: int, probes: int) -> tuple[GraphBatch, NgGnn, Plain]:
 
 def chosen(way: str, model: NgGnn, plain: Plain) -> nn.Module:
     model.path = "lists" if way == "lists" else "blocks"
-    return plain if way == "plain" else model
+    if way == "compiled":
+        plain.layers = torch.compile(plain.layers)  # type: ignore[method-assign]
+    return plain if way in ("plain", "compiled") else model
 
 
 def agree(many: int, probes: int) -> float:
