@@ -53,7 +53,7 @@ def test_all_rows_of_the_tables_are_there() -> None:
         assert {f"{data}_{model}" for model in ("mlp", "set_nn", "dws_net", "query")} <= names
     assert {"dilation_dws_net", "dilation_nfn_np"} <= names
     assert len(PAPER) == 41
-    assert len(PAPER) + len(LAPTOP) < len(FILES)
+    assert len(LAPTOP) >= 13
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
