@@ -3,16 +3,16 @@
     python -m benchmarks.ng_gnn_speed [--batch 64] [--probes 64] [--steps 5] [--threads 2]
 
 The task is INR classification (networks 2-32-32-1, reversed edges, 348,746 parameters): a training
-step is forward, backward and AdamW; evaluation is forward alone. All three hold the same weights,
-and their outputs are compared first. Each runs in a process of its own, for its peak memory (less
-that before the first step), once with the C library's allocator as it is and once told to keep
-large blocks, since fresh pages are a good part of the plain model's time.
+step is forward, backward and AdamW; evaluation is forward alone. All hold the same weights, and
+the outputs of blocks, lists and plain are compared first. Each runs in a process of its own, for
+its peak memory (less that before the first step), once with the C library's allocator as it is and
+once told to keep large blocks, since fresh pages are a good part of the plain model's time.
 
-blocks  ngc's default: dense blocks, chunks of graphs, derivatives recomputed
-bf16    the same under autocast
-lists   ngc's reference: gather and scatter
-plain   ``MessagePassing`` with ``DegreeScalerAggregation``; linear maps on [v_i, v_j] of each edge
-compiled  the layers of plain through ``torch.compile``
+blocks    ngc's default: dense blocks, chunks of graphs, derivatives recomputed
+bf16      the same under autocast
+lists     ngc's reference: gather and scatter
+compiled  the layers of plain through ``torch.compile``, whose memory counts; needs a C++ compiler
+plain     ``MessagePassing`` with ``DegreeScalerAggregation``; linear maps on [v_i, v_j] by edge
 """
 
 from __future__ import annotations
