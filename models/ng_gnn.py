@@ -120,11 +120,10 @@ class NgGnn(nn.Module):
         self.updates = nn.ModuleList(EdgeUpdate(width) for _ in between)
         self.dropout = nn.Dropout(dropout)
         hidden = (width, width) if head is None else head
+        seen = num_answers(answers, probes)
         self.graph_readout = self.element_readout = self.edit_readout = None
         if predicts == "graph":
-            self.graph_readout = GraphReadout(
-                facts, width, hidden, outputs, readout, num_answers(answers, probes)
-            )
+            self.graph_readout = GraphReadout(facts, width, hidden, outputs, readout, seen)
         elif predicts == "edits":
             self.edit_readout = EditReadout(facts, width, width)
         else:

@@ -183,11 +183,10 @@ class NgT(nn.Module):
         self.edge_updates = nn.ModuleList(
             EdgeUpdate(node_width, edge_width, edge_hidden, dropout) for _ in range(updates)
         )
+        seen = num_answers(answers, probes)
         self.graph_readout = self.element_readout = self.edit_readout = None
         if predicts == "graph":
-            self.graph_readout = GraphReadout(
-                facts, node_width, head, outputs, readout, num_answers(answers, probes)
-            )
+            self.graph_readout = GraphReadout(facts, node_width, head, outputs, readout, seen)
         elif predicts == "edits":
             self.edit_readout = EditReadout(facts, node_width, edge_width)
         else:

@@ -22,8 +22,9 @@ def model(name: str) -> Callable[[M], M]:
 
     ``predicts`` is one of PREDICTS, as far as the model can, and ``outputs`` the width of a vector;
     settings are keyword arguments with annotations and defaults, so that recipes can check them.
-    ``forward(batch: GraphBatch)`` returns [graphs, outputs]; for nodes and edges [graphs, n,
-    outputs] of each part of the batch, in the order of the plan; or ``Edits``.
+    ``forward(batch: GraphBatch)`` returns [graphs, outputs] in the order of the batch; for nodes
+    and edges a tuple, [graphs, n, outputs] for each part, in the order of the part and of its plan,
+    reversed twins of edges left out; or ``Edits``.
     """
 
     def register(cls: M) -> M:

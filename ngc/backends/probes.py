@@ -66,7 +66,7 @@ class Prober:
         def one(vector: Tensor, *probe: Tensor) -> list[Tensor]:
             given = {op.out.name: tensor for op, tensor in zip(self.program.inputs, probe)}
             values = self.executor.record(vector, given, names)[1]
-            return [values[name].reshape(-1).float() for name in names]
+            return [values[name].reshape(-1).to(vector.dtype) for name in names]
 
         probes = torch.func.vmap(one, in_dims=(None, *(0 for _ in inputs)))
         networks = torch.func.vmap(probes, in_dims=(0, *(None for _ in inputs)))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ngc.backends.blocks import scatter_edits
+from ngc.backends.blocks import scatter_edits, structure_of
 from ngc.backends.graphs import Edits
 from ngc.compiler import Compilation
 from ngc.models.products import Products
+from ngc.symmetry import apply, symmetries
 from tests.models.networks import batch_of, permuted, random_weights
 
 
@@ -59,28 +61,32 @@ def check_edits_equivariant(model: nn.Module, network: Compilation) -> None:
 
 
 @torch.no_grad()
-def check_elements_equivariant(model: nn.Module, network: Compilation) -> None:
-    """Permuting hidden neurons permutes the vectors of nodes or edges. Which element is which is
-    told by its bias or weight: random ones are all different."""
-    weights = random_weights(network, 4)
-
-    def predicted(weights: Tensor) -> Tensor:
-        batch = batch_of(network, weights)
-        (vectors,) = model.eval()(batch)
-        part = batch.parts[0]
-        keys = (
-            part.x[..., 0] if vectors.shape[1] == part.structure.num_nodes else part.edges[..., 0]
-        )
-        assert vectors.shape[:2] == keys.shape
-        order = keys.argsort(dim=1, stable=True)
-        return vectors.gather(1, order[..., None].expand_as(vectors))  # type: ignore[no-any-return]
-
-    before = predicted(weights)
-    assert before.std(0).min() > 1e-3, "networks are not told apart"
+def check_elements_equivariant(
+    model: nn.Module, network: Compilation, weights: Tensor, of_nodes: bool
+) -> None:
+    """A random symmetry element moves the vectors of nodes or edges as it moves these."""
+    (before,) = model.eval()(batch_of(network, weights))
+    assert before.std(0).max() > 1e-3, "networks are not told apart"
     assert before.std(1).min() > 1e-3, "elements are not told apart"
     for seed in range(3):
-        after = predicted(permuted(network, weights, seed))
-        torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+        element = symmetries(network.wiring).random_element(seed)
+        (after,) = model(batch_of(network, apply(network.wiring, weights, element)))
+        nodes, edges = moved_elements(network, element)
+        there = after[:, nodes if of_nodes else edges]
+        assert (there - after).abs().max() > 1e-3, "nothing has moved"
+        torch.testing.assert_close(there, before, rtol=1e-5, atol=1e-5)
+
+
+def moved_elements(network: Compilation, element: np.ndarray) -> tuple[list[int], list[int]]:
+    """Which node and which edge every node and edge becomes."""
+    table = network.plan.graph.nodes
+    keys = [(n, *at) for n, at in zip(table.neuron.tolist(), table.place.tolist())]
+    node_at = {key: k for k, key in enumerate(keys)}
+    nodes = [node_at[int(element[n]), *at] for n, *at in keys]
+    ends = structure_of(network.plan).features["edge_index"].T.tolist()
+    edge_at = {(source, target): k for k, (source, target) in enumerate(ends)}
+    assert len(edge_at) == len(ends), "parallel edges"
+    return nodes, [edge_at[nodes[source], nodes[target]] for source, target in ends]
 
 
 def check_gradients(model: nn.Module, network: Compilation) -> None:

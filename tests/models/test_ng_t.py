@@ -270,12 +270,25 @@ def test_a_residual_network_may_be_permuted() -> None:
         torch.testing.assert_close(changes(moved), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["inr", "cnn"])
 @pytest.mark.parametrize("predicts", ["nodes", "edges"])
-def test_vectors_of_nodes_and_edges_follow_the_order_of_neurons(predicts: str) -> None:
-    network = sine(2, 8, 8, 1)
-    check_elements_equivariant(
-        small(facts_of(network), predicts=predicts, outputs=3, sigma=0), network
-    )
+def test_vectors_of_nodes_and_edges_follow_the_order_of_neurons(predicts: str, name: str) -> None:
+    network, weights = networks(name)
+    model = small(facts_of(network), predicts=predicts, outputs=3, probes=4)
+    check_elements_equivariant(model, network, weights, predicts == "nodes")
+
+
+@pytest.mark.parametrize("path", ["chunked", "direct"])
+@pytest.mark.parametrize("predicts", ["nodes", "edges"])
+@torch.no_grad()
+def test_vectors_of_mixed_architectures_are_those_of_each(predicts: str, path: str) -> None:
+    one, other = sine(2, 8, 8, 1), sine(2, 5, 6, 4, 1)
+    weights, others = random_weights(one, 2), random_weights(other, 1)
+    model = small(facts_of(one, other), path=path, predicts=predicts, outputs=3)
+    mixed = model(mixed_batch((one, weights, [0, 2]), (other, others, [1])))
+    for k, (compiled, given) in enumerate([(one, weights), (other, others)]):
+        (alone,) = model(batch_of(compiled, given))
+        torch.testing.assert_close(mixed[k], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_batch_mates_do_not_matter() -> None:
