@@ -85,8 +85,7 @@ def _chosen(path: Path, changes: list[str], out: Path, resume: bool) -> tuple[Re
             raise OptionError("it is a folder", where=str(path), hint=f"ngc run {path} --resume")
         if changes:
             raise OptionError("a run goes on as it began", where="--set", hint="a new run")
-        if not runs.is_run(path):
-            raise OptionError("this is no run folder", where=str(path), hint="ngc runs")
+        runs.require_run(path)
         return read_recipe(path / runs.RECIPE), path
     recipe = read_recipe(path, changes)
     if resume and runner.is_first():
@@ -144,7 +143,9 @@ def predict(
     if trained.predicts == "edits" and output is None:
         raise OptionError("this model edits networks", where=str(run), hint="-o DIR, to write them")
     refused: list[NgcError] = []
-    found = predict(trained, models, refused.append)
+    found = predict(trained, list(dict.fromkeys(models)), refused.append)
+    for error in refused:
+        say(f"error: {error}", fg=typer.colors.RED)
     for one in (one for one in found if one.unseen):
         listed = ", ".join(one.unseen)
         say(f"note: {one.file} is unlike the training networks: {listed}", fg=typer.colors.YELLOW)
@@ -153,7 +154,5 @@ def predict(
         show_tables([edit_table(found, save_edits(found, output))])
     elif found:
         show_tables([prediction_table(trained.classes, found)])
-    for error in refused:
-        say(f"error: {error}", fg=typer.colors.RED)
     if refused:
         raise typer.Exit(REFUSED)

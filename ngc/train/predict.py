@@ -94,8 +94,7 @@ def load_trained(path: Path) -> Trained:
 
 def _best_seed(path: Path) -> Path:
     """The run folder itself, or that of its best seed."""
-    if not runs.is_run(path):
-        raise OptionError("this is no run folder", where=str(path), hint="ngc runs lists them")
+    runs.require_run(path)
     inner = [one for one in sorted(path.glob("seed-*")) if runs.read_json(one / runs.METRICS)]
     if not inner:
         return path
@@ -178,12 +177,15 @@ def _compiled(trained: Trained, name: str) -> Compilation:
 def save_edits(found: Sequence[Prediction], folder: Path) -> list[Path]:
     """Write the edited networks into a folder, under the names of their files; where they lie."""
     paths = [folder / f"{Path(one.file).stem}.onnx" for one in found]
-    twice = [path.name for path in paths if paths.count(path) > 1]
-    if twice:
-        raise OptionError(f"two files would be called {twice[0]}", where=str(folder))
-    clash = [p for p, one in zip(paths, found) if p.exists() and p.samefile(one.file)]
-    if clash:
-        raise OptionError("it would be overwritten", where=str(clash[0]), hint="another folder")
+    sources: dict[Path, str] = {}
+    for path, one in zip(paths, found):
+        if sources.setdefault(path, one.file) != one.file:
+            both = f"{sources[path]} and {one.file} would both be called {path.name}"
+            raise OptionError(both, where=str(folder), hint="one folder for each")
+        if path.exists() and path.samefile(one.file):
+            raise OptionError("it would be overwritten", where=str(path), hint="another folder")
+    if folder.exists() and not folder.is_dir():
+        raise OptionError("it is no folder", where=str(folder), hint="-o DIR")
     folder.mkdir(parents=True, exist_ok=True)
     for path, one in zip(paths, found):
         assert one.edited is not None

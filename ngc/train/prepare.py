@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ngc.backends.graphs import GraphBatch
+from ngc.errors import OptionError
 from ngc.models import Facts, build
 from ngc.models.normalise import Normalise
 from ngc.train.inr_sets import InrSet, embedded, load
@@ -52,13 +53,19 @@ def prepare(recipe: Recipe, inrs: InrSet) -> tuple[NetworkSet, Task]:
 def new_module(recipe: Recipe, networks: NetworkSet, task: Task, seed: int) -> Training:
     """An untrained model for a recipe, its weights drawn from the seed."""
     torch.manual_seed(stream(seed, WEIGHTS))
-    model = build(
-        recipe.model_name,
-        networks.facts(),
-        predicts=task.predicts,
-        outputs=task.outputs,
-        **recipe.model_settings,
-    )
+    try:
+        model = build(
+            recipe.model_name,
+            networks.facts(),
+            predicts=task.predicts,
+            outputs=task.outputs,
+            **recipe.model_settings,
+        )
+    except OptionError as error:
+        raise OptionError(error.text, where="the recipe's model", hint=error.hint) from error
+    except RuntimeError as error:  # torch's, where there is no memory for its weights
+        reason = str(error).splitlines()[0]
+        raise OptionError(reason, where="the recipe's model", hint="smaller sizes") from error
     normalise = Normalise(recipe.normalise, networks.facts().num_layers)
     normalise.fit(_in_order(networks))
     return Training(model, normalise, task, networks, recipe.train, seed, recipe.augment)

@@ -97,7 +97,7 @@ def _described(hint: Any, bounds: Sequence[Any] = ()) -> str:
         return " or ".join(_described(inner, bounds) for inner in arguments)
     if origin in (list, tuple):
         least = " of at least one" if any(getattr(one, "min_length", 0) for one in bounds) else ""
-        return f"a list{least}, each {_described(arguments[0])}" if arguments else "a list"
+        return f"a list{least} (each {_described(arguments[0])})" if arguments else "a list"
     said = KINDS.get(origin or hint, str(hint))
     if hint in (int, float):
         for bound in (bound for one in bounds for bound in getattr(one, "metadata", [one])):

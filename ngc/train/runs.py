@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,12 +63,21 @@ def is_run(path: Path) -> bool:
     return (path / RECIPE).is_file()
 
 
-def read_run(path: Path) -> Run:
-    """Of a run folder, or of one seed in it."""
+def require_run(path: Path) -> None:
+    """Refuse what is no run folder."""
     if not is_run(path):
         holds_runs = path.is_dir() and any(is_run(inner) for inner in path.iterdir())
-        hint = f"ngc runs --out {path}, to list the runs in it" if holds_runs else ""
-        raise OptionError(f"it has no {RECIPE}, so it is no run folder", where=str(path), hint=hint)
+        option = f" --out {shlex.quote(str(path))}" if holds_runs else ""
+        raise OptionError(
+            f"it has no {RECIPE}, so it is no run folder",
+            where=str(path),
+            hint=f"ngc runs{option}, to list runs",
+        )
+
+
+def read_run(path: Path) -> Run:
+    """Of a run folder, or of one seed in it."""
+    require_run(path)
     try:
         recipe = yaml.safe_load((path / RECIPE).read_text())
     except yaml.YAMLError as error:

@@ -102,7 +102,7 @@ def test_of_several_seeds_the_best_answers(tmp_path: Path) -> None:
 
 
 def test_runs_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="this is no run folder"):
+    with pytest.raises(OptionError, match="so it is no run folder"):
         load_trained(tmp_path)
     started(tmp_path)
     best = tmp_path / "run" / "checkpoints" / "best.pt"
@@ -149,7 +149,9 @@ def test_edits_do_not_overwrite(tmp_path: Path) -> None:
     more = predict(
         load_trained(tmp_path / "run"), [*files, *written(tmp_path / "again", inrs, [4])]
     )
-    with pytest.raises(OptionError, match=r"two files would be called network-4.onnx"):
+    with pytest.raises(
+        OptionError, match=r"again.network-4.onnx would both be called network-4.onnx"
+    ):
         save_edits(more, tmp_path / "edited")
 
 

@@ -133,7 +133,7 @@ def test_the_message_counts_the_mistakes(tmp_path: Path) -> None:
         ("model: {name: ng_gnn}", "line 1: task: it is missing"),
         (MINIMAL + "sedes: [1]", "line 3: sedes: there is no such key; allowed: name, task, data"),
         (MINIMAL + "seeds: []", "line 3: seeds: found a list of 0; allowed: a list of at least "
-         "one, each a whole number from 0"),
+         "one (each a whole number from 0)"),
         (MINIMAL + "seeds: [1, x]", "line 3: seeds[1]: found the text 'x'"),
         (MINIMAL + "seeds: [1, 1]", "line 3: seeds: a seed is given twice"),
         (MINIMAL + "train: 3", "line 3: train: found 3; allowed: a section of KEY: VALUE"),
@@ -227,7 +227,7 @@ def test_changes_that_cannot_be_read(tmp_path: Path, change: str) -> None:
         ("ng_gnn", "probes: -1", "a whole number from 0"),
         ("ng_gnn", "readout: all", "outputs, mean, max, attention"),
         ("ng_t", "heads: 0", "a whole number from 1"),
-        ("ng_t", "head: [0]", "a list, each a whole number from 1"),
+        ("ng_t", "head: [0]", "a list (each a whole number from 1)"),
         ("ng_t", "path: fast", "chunked, direct"),
         ("dws_net", "pool: least", "max, mean, sum"),
         ("query", "points: 0", "a whole number from 1"),

@@ -83,7 +83,7 @@ def test_resume_takes_a_run_folder(home: Path) -> None:
     result = ngc_command("run", "--resume", folder)
     assert result.exit_code == 0
     assert (folder / "metrics.json").is_file()
-    assert "this is no run folder" in ngc_command("run", home, "--resume").stderr
+    assert "so it is no run folder" in ngc_command("run", home, "--resume").stderr
 
 
 def test_an_interrupted_run_ends_with_the_code_of_ctrl_c(
@@ -153,6 +153,28 @@ def test_predict_writes_edited_networks(home: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "edited/3.onnx" in result.stdout
     assert (home / "edited" / "3.onnx").is_file()
+
+
+def test_refused_files_are_named_even_if_nothing_can_be_written(home: Path) -> None:
+    task = "task={name: inr_editing, target: rendering}"
+    assert ngc_command("run", "tiny.yaml", "--set", task, "--set", "train.epochs=1").exit_code == 0
+    (home / "3.onnx").write_bytes(load(home / "set.safetensors").onnx(3).SerializeToString())
+    for output in (".", "tiny.yaml"):
+        result = ngc_command("predict", "runs/tiny-001", "none.onnx", "3.onnx", "-o", output)
+        assert result.exit_code == 2
+        assert "none.onnx" in result.stderr
+        assert result.stderr.count("error: ") == 2
+    twice = ngc_command("predict", "runs/tiny-001", "3.onnx", "3.onnx", "-o", "edited")
+    assert twice.exit_code == 0, twice.output
+
+
+def test_a_model_that_cannot_be_built_is_one_message(home: Path) -> None:
+    for change in ("model={name: ng_gnn, answers: true}",
+                   "model={name: ng_gnn, head: [1000000000000]}"):  # fmt: skip
+        result = ngc_command("run", "tiny.yaml", "--set", change)
+        assert result.exit_code == 2
+        assert "error: the recipe's model: " in result.stderr
+        assert list((home / "runs").iterdir()) == []
 
 
 def test_a_run_that_could_not_begin_leaves_no_folder(home: Path) -> None:
