@@ -79,7 +79,7 @@ class NgGnn(nn.Module):
     inputs that the networks are run on (0: weights only). dropout: of node features between layers.
     sigma: deviation of the Fourier frequencies of weights and biases; 0 reads them as they are.
     positions: learned position embeddings. activations: embed the activation functions. readout:
-    outputs, mean, max or attention (graph vectors). head: hidden layers of the readout of graph
+    outputs, mean, max or attention (graph vectors). head: hidden layers of the readout of
     vectors; None: two of ``width`` (the paper's). answers: the readout also sees what the output
     neurons answer to the probes, and residual: a layer's input is added to its output (neither is
     in the paper; both learn faster). path: ``blocks``, or ``lists``, the plain form.

@@ -123,7 +123,7 @@ class NgT(nn.Module):
 
     node_width, edge_width, attention_width: features of a node, of a pair, and of queries, keys and
     values in all heads together. node_hidden, edge_hidden: of the MLPs of nodes and pairs. layers:
-    attention layers. heads: of attention. head: hidden layers of the readout of graph vectors.
+    attention layers. heads: of attention. head: hidden layers of the readout of vectors.
     probes: learned inputs that the networks are run on (0: weights only). dropout: of changes of
     nodes and pairs. sigma: deviation of the Fourier frequencies of weights and biases; 0 reads them
     as they are. positions: learned position embeddings. activations: embed the activation
