@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from ngc.errors import OptionError
@@ -36,7 +37,18 @@ def model(name: str) -> Callable[[M], M]:
 
 
 def build(name: str, facts: Facts, **settings: object) -> nn.Module:
-    """A new model, with its weights drawn from torch's generator."""
+    """A new model, with its weights drawn from torch's generator. Settings are checked against the
+    annotations of its constructor."""
     if name not in MODELS:
         raise OptionError(f"no model is called {name!r}", hint=f"one of {', '.join(MODELS)}")
+    hints = get_type_hints(MODELS[name].__init__, include_extras=True)
+    known = [key for key in hints if key not in ("facts", "return")]
+    for key, value in settings.items():
+        if key not in known:
+            raise OptionError(f"{name} has no setting {key}", hint=f"one of {', '.join(known)}")
+        try:
+            TypeAdapter(hints[key]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise OptionError(f"{key} of {name} cannot be {value!r}: {reason}") from error
     return MODELS[name](facts, **settings)

@@ -149,3 +149,17 @@ def test_a_perceptron_ends_in_a_linear_map() -> None:
     kinds = [type(module) for module in modules]
     assert kinds == [nn.Linear, ChannelNorm, nn.ReLU, nn.Dropout] * 2 + [nn.Linear]
     assert [type(module) for module in perceptron(5, 4, 3)] == [nn.Linear, nn.ReLU, nn.Linear]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"width": 0}, "width of ng_gnn cannot be 0: .*greater than or equal to 1"),
+        ({"readout": "sum"}, "readout of ng_gnn cannot be 'sum': .*'outputs'"),
+        ({"head": (4, 0)}, r"head of ng_gnn cannot be \(4, 0\)"),
+        ({"wdith": 4}, "ng_gnn has no setting wdith\n.*width"),
+    ],
+)
+def test_settings_from_python_are_checked(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        build("ng_gnn", facts_of(sine(2, 5, 4, 1)), **settings)
