@@ -54,7 +54,7 @@ def _figures(run: Run) -> dict[str, str]:
     return {
         "regime": metrics["regime"],
         "networks": count(metrics["data"]["train"]),
-        "epochs": str(metrics["epochs"]["trained"]),
+        "epochs": str(metrics["epochs"]["trained"]) + (" in all" if "seeds" in metrics else ""),
         "parameters": count(metrics["parameters"]),
         "minutes": f"{run.time['train_seconds'] / 60:.1f}" if run.time else "-",
         "test": ", ".join(f"{name} {figure(value)}" for name, value in metrics["test"].items()),

@@ -243,6 +243,17 @@ def test_architectures_mix_in_a_batch(path: str, readout: str, answers: bool) ->
     torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_convolutional_networks_mix_in_a_batch() -> None:
+    one = compile(conv_model((1, 3, 1), (3, 3)), reverse="features")
+    other = compile(conv_model((1, 2, 4, 1), (3, 3, 3)), reverse="features")
+    weights, others = random_weights(one, 2), random_weights(other, 1)
+    model = small(facts_of(one, other), probes=2)
+    mixed = model(mixed_batch((one, weights, [0, 2]), (other, others, [1])))
+    apart = torch.cat([model(batch_of(one, weights)), model(batch_of(other, others))])
+    torch.testing.assert_close(mixed[[0, 2, 1]], apart, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("path", ["blocks", "lists"])
 @torch.no_grad()
 def test_edits_of_mixed_architectures_are_those_of_each(path: str) -> None:
