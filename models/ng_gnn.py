@@ -6,7 +6,7 @@ updated between layers (Eq. 3).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ from ngc.models.registry import PREDICTS, model
 from ngc.models.settings import Count, Deviation, Readout, Share, Size
 from ngc.models.topology import EdgeFeatures, EdgeMlp, Topology
 
-PATHS = ("blocks", "lists")
+Path = Literal["blocks", "lists"]
+PATHS = get_args(Path)
 
 
 class PnaConv(nn.Module):
@@ -102,7 +103,7 @@ class NgGnn(nn.Module):
         head: tuple[Size, ...] | None = None,
         answers: bool = False,
         residual: bool = False,
-        path: Literal["blocks", "lists"] = "blocks",
+        path: Path = "blocks",
     ) -> None:
         super().__init__()
         if predicts not in PREDICTS or path not in PATHS:

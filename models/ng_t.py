@@ -7,7 +7,7 @@ updated after each layer. The pair (i, j) is the edge from j to i, whether there
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ from ngc.models.readout import EditReadout, ElementReadout, GraphReadout, num_an
 from ngc.models.registry import PREDICTS, model
 from ngc.models.settings import Count, Deviation, Memory, Readout, Share, Size
 
-PATHS = ("chunked", "direct")
+Path = Literal["chunked", "direct"]
+PATHS = get_args(Path)
 
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
@@ -157,7 +158,7 @@ class NgT(nn.Module):
         readout: Readout = "outputs",
         answers: bool = False,
         pair_memory: Memory = 8.0,
-        path: Literal["chunked", "direct"] = "chunked",
+        path: Path = "chunked",
     ) -> None:
         super().__init__()
         if predicts not in PREDICTS or path not in PATHS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from ngc.backends.graphs import Edits, GraphBatch
 from ngc.errors import OptionError
 from ngc.models.encoders import NodeTable
 from ngc.models.facts import Facts
+from ngc.models.settings import Readout
 
-READOUTS = ("outputs", "mean", "max", "attention")
+READOUTS = get_args(Readout)
 
 
 def mlp(*sizes: int) -> nn.Sequential:

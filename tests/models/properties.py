@@ -12,7 +12,7 @@ from ngc.backends.graphs import Edits
 from ngc.compiler import Compilation
 from ngc.models.products import Products
 from ngc.symmetry import apply, symmetries
-from tests.models.networks import batch_of, permuted, random_weights
+from tests.models.networks import batch_of, mixed_batch, permuted, random_weights
 
 
 def unscaled(model: nn.Module) -> nn.Module:
@@ -108,6 +108,29 @@ def check_batch_mates(model: nn.Module, network: Compilation) -> None:
     for k in range(len(weights)):
         alone = model(batch_of(network, weights[k : k + 1]))
         torch.testing.assert_close(alone[0], together[k], rtol=1e-5, atol=1e-5)
+
+
+# Two sine networks of different depth and width, as sizes of their layers.
+MIXED = (2, 8, 8, 1), (2, 5, 6, 4, 1)
+
+
+@torch.no_grad()
+def check_mixed_batch(model: nn.Module, one: Compilation, other: Compilation) -> None:
+    """What is predicted of a network, its nodes or its edges does not depend on networks of another
+    architecture in the batch; vectors of graphs come in the order of the batch."""
+    weights, others = random_weights(one, 3), random_weights(other, 2)
+    places = [0, 3, 4], [2, 1]
+    mixed = model.eval()(mixed_batch((one, weights, places[0]), (other, others, places[1])))
+    apart = [model(batch_of(one, weights)), model(batch_of(other, others))]
+    for part, (expected, at) in enumerate(zip(apart, places)):
+        if isinstance(mixed, Tensor):
+            pairs = [(mixed[at], expected)]
+        elif isinstance(mixed, Edits):
+            pairs = [(mixed.nodes[part], expected.nodes[0]), (mixed.edges[part], expected.edges[0])]
+        else:
+            pairs = [(mixed[part], expected[0])]
+        for found, alone in pairs:
+            torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-6)
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -23,7 +23,6 @@ from tests.models.networks import (
     batch_of,
     conv_model,
     facts_of,
-    mixed_batch,
     model_of,
     noisy,
     random_weights,
@@ -31,11 +30,13 @@ from tests.models.networks import (
     sine_model,
 )
 from tests.models.properties import (
+    MIXED,
     check_batch_mates,
     check_edits_equivariant,
     check_elements_equivariant,
     check_gradients,
     check_graphs_invariant,
+    check_mixed_batch,
     check_only_products_are_low,
     num_parameters,
     tensors,
@@ -278,19 +279,6 @@ def test_vectors_of_nodes_and_edges_follow_the_order_of_neurons(predicts: str, n
     check_elements_equivariant(model, network, weights, predicts == "nodes")
 
 
-@pytest.mark.parametrize("path", ["chunked", "direct"])
-@pytest.mark.parametrize("predicts", ["nodes", "edges"])
-@torch.no_grad()
-def test_vectors_of_mixed_architectures_are_those_of_each(predicts: str, path: str) -> None:
-    one, other = sine(2, 8, 8, 1), sine(2, 5, 6, 4, 1)
-    weights, others = random_weights(one, 2), random_weights(other, 1)
-    model = small(facts_of(one, other), path=path, predicts=predicts, outputs=3)
-    mixed = model(mixed_batch((one, weights, [0, 2]), (other, others, [1])))
-    for k, (compiled, given) in enumerate([(one, weights), (other, others)]):
-        (alone,) = model(batch_of(compiled, given))
-        torch.testing.assert_close(mixed[k], alone, rtol=1e-5, atol=1e-6)
-
-
 def test_batch_mates_do_not_matter() -> None:
     check_batch_mates(small(facts_of(sine(2, 8, 8, 1)), probes=3), sine(2, 8, 8, 1))
 
@@ -298,15 +286,18 @@ def test_batch_mates_do_not_matter() -> None:
 @pytest.mark.parametrize("path", ["chunked", "direct"])
 @pytest.mark.parametrize("readout", ["outputs", "mean", "max", "attention"])
 @pytest.mark.parametrize("answers", [False, True])
-@torch.no_grad()
 def test_architectures_mix_in_a_batch(path: str, readout: str, answers: bool) -> None:
-    one, other = sine(2, 8, 8, 1), sine(2, 5, 6, 4, 1)
-    weights, others = random_weights(one, 3), random_weights(other, 2)
-    model = small(facts_of(one, other), path=path, readout=readout, probes=2, answers=answers)
-    mixed = model(mixed_batch((one, weights, [0, 3, 4]), (other, others, [2, 1])))
-    apart = [model(batch_of(one, weights)), model(batch_of(other, others))]
-    expected = torch.stack([apart[0][0], apart[1][1], apart[1][0], apart[0][1], apart[0][2]])
-    torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-5)
+    one, other = (sine(*sizes) for sizes in MIXED)
+    facts = facts_of(one, other)
+    model = small(facts, path=path, readout=readout, probes=2, answers=answers)
+    check_mixed_batch(model, one, other)
+
+
+@pytest.mark.parametrize("path", ["chunked", "direct"])
+@pytest.mark.parametrize("predicts", ["nodes", "edges", "edits"])
+def test_elements_of_mixed_architectures_are_those_of_each(path: str, predicts: str) -> None:
+    one, other = (sine(*sizes) for sizes in MIXED)
+    check_mixed_batch(small(facts_of(one, other), path=path, predicts=predicts), one, other)
 
 
 # --- edges ---
