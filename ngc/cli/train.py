@@ -143,7 +143,7 @@ def predict(
     if trained.predicts == "edits" and output is None:
         raise OptionError("this model edits networks", where=str(run), hint="-o DIR, to write them")
     refused: list[NgcError] = []
-    found = predict(trained, list(dict.fromkeys(models)), refused.append)
+    found = predict(trained, models, refused.append)
     for error in refused:
         say(f"error: {error}", fg=typer.colors.RED)
     for one in (one for one in found if one.unseen):
