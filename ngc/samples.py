@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from ngc.ir.program import Param, Program
 from ngc.ir.slots import FIRST_SLOT, Slots
 
 Arrays = dict[str, np.ndarray]
+
+# Operations that sum their inputs with weights.
+WEIGHTED = (ir.Linear, ir.Convolution, ir.ConvolutionTranspose)
 
 
 # Integers that index no table are drawn from this many values: enough to tell bytes, categories
@@ -127,8 +130,7 @@ def calibrated(
     last: dict[str, ir.Op] = {}
     for _, ref in program.outputs:
         op = producers[ref]
-        weighted = (ir.Linear, ir.Convolution, ir.ConvolutionTranspose)
-        while not isinstance(op, weighted) and op.inputs:
+        while not isinstance(op, WEIGHTED) and op.inputs:
             op = producers[op.inputs[0]]
         if op.operands:
             last[op.out.name] = op
@@ -141,9 +143,20 @@ def calibrated(
         deviation = float(values[name].double().std()) if values[name].numel() > 1 else 1.0
         if not 0 < deviation < math.inf:
             continue
-        for param in {p for slots in op.operands.values() for p in _params_in(program, slots)}:
+        for param in _params_of(program, [op]):
             if param.name not in fixed:
                 result[param.offset : param.offset + param.size] /= deviation
+    return _as_stored(program, result)
+
+
+def scaled(
+    program: Program, weights: torch.Tensor, factor: float, fixed: Collection[str] = ()
+) -> torch.Tensor:
+    """The weights, with those that are summed over multiplied by a factor."""
+    result = weights.clone()
+    for param in _params_of(program, [op for op in program.ops if isinstance(op, WEIGHTED)]):
+        if param.name not in fixed:
+            result[param.offset : param.offset + param.size] *= factor
     return _as_stored(program, result)
 
 
@@ -156,6 +169,12 @@ def _as_stored(program: Program, weights: torch.Tensor) -> torch.Tensor:
     if all(param.dtype == "float32" for param in program.params) and weights.dtype == torch.float32:
         return weights
     return pack(program, unpack(program, weights), dtype=weights.dtype)
+
+
+def _params_of(program: Program, ops: Sequence[ir.Op]) -> list[Param]:
+    """The parameters of operations, each once."""
+    operands = (slots for op in ops for slots in op.operands.values())
+    return list(dict.fromkeys(param for slots in operands for param in _params_in(program, slots)))
 
 
 def _params_in(program: Program, slots: Slots) -> list[Param]:

@@ -18,7 +18,7 @@ LAYERS = (
     ("ngc.frontends", "ngc.oracle", "ngc.coverage"),
     ("ngc.passes", "ngc.backends"),
     ("ngc.plan", "ngc.symmetry", "ngc.samples"),
-    ("ngc.backends.pyg", "ngc.backends.probes", "ngc.recompute"),
+    ("ngc.backends.pyg", "ngc.backends.probes", "ngc.compare", "ngc.recompute"),
     ("ngc.backends.blocks",),
     ("ngc.compiler",),
     ("ngc.files", "ngc.proof"),
