@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ngc.backends.graphs import Edits, GraphBatch
+from ngc.backends.graphs import Edits, GraphBatch, Part
 from ngc.models.equivariant import EditHead, GraphHead, WeightSpaceLinear
 from ngc.models.facts import Facts
 from ngc.models.layers import Chain, check_predicts
+from ngc.models.limits import Fault
 from ngc.models.perceptron import ChannelNorm
 from ngc.models.registry import model
 from ngc.models.settings import Pool, Share, Size
@@ -59,6 +62,9 @@ class DwsNet(nn.Module):
             self.head = GraphHead(self.space, hidden, head, outputs=outputs, pool=pool)
         else:
             self.head = EditHead(self.space, hidden, pool)
+
+    def faults(self, part: Part) -> Iterator[Fault]:
+        return self.chain.faults(part)
 
     def forward(self, batch: GraphBatch) -> Tensor | Edits:
         read = self.chain.read(batch)

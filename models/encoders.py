@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ngc.backends.graphs import ROLE_OUTPUT, GraphBatch
+from ngc.backends.graphs import ROLE_OUTPUT, GraphBatch, Part, shapes_text
 from ngc.backends.schema import BY_NAME
 from ngc.errors import OptionError
 from ngc.models.facts import ROLE_HIDDEN, Facts
+from ngc.models.limits import Fault
 from ngc.models.topology import EdgeFeatures, Encoding, Topology, fourier
 
 NUM_FREQUENCIES = 128
@@ -119,16 +121,19 @@ class ProbeEncoder(nn.Module):
             found.append(part.activations(list(self.probes)))
         return found
 
+    def faults(self, part: Part) -> Iterator[Fault]:
+        shapes = tuple(tuple(probe.shape[1:]) for probe in self.probes)
+        if part.activations is not None and (found := part.activations.mismatch(shapes)):
+            yield Fault(found, f"its probes are {shapes_text(shapes)}", "probes: 0")
+        if part.structure.depth >= len(self.linear):
+            known = f"its probes know {len(self.linear) - 1}"
+            yield Fault(f"{part.structure.depth} layers of weights", known, "probes: 0")
+
     def forward(self, activations: list[Tensor], batch: GraphBatch) -> Tensor:
         """[nodes, width]."""
         pieces = []
         for part, values in zip(batch.parts, activations):
             layers = part.structure.features["layer"]
-            if int(layers.max()) >= len(self.linear):
-                raise OptionError(
-                    f"a network with {int(layers.max()) + 1} layers; the probes of this model know "
-                    f"{len(self.linear)}"
-                )
             rows = values.new_zeros(*values.shape[:2], self.width)
             for layer in layers.unique().tolist():
                 nodes = (layers == layer).nonzero().squeeze(-1)
@@ -159,7 +164,7 @@ class NodeEncoder(nn.Module):
         probes: int,
     ) -> None:
         super().__init__()
-        self.scalars = list(facts.scalars)
+        self.scalars, self.kernel = list(facts.scalars), facts.width
         self.encoder = ScalarEncoder(len(self.scalars), width, sigma)
         self.project = nn.Linear(width, width)
         self.probes = ProbeEncoder(facts, width, probes) if probes else None
@@ -189,27 +194,33 @@ class NodeEncoder(nn.Module):
         if self.position is not None:
             features = features + self.position(self._position(nodes))
         if self.activation is not None:
-            rows = self.activation_row[nodes.activation]
-            if (rows < 0).any():
-                found = _ACTIVATIONS[int(nodes.activation[rows < 0][0])]
-                raise OptionError(f"this model was not trained on the activation {found}")
-            features = features + self.activation(rows)
+            features = features + self.activation(self.activation_row[nodes.activation])
         return features
+
+    def faults(self, part: Part) -> Iterator[Fault]:
+        structure = part.structure
+        if structure.width != self.kernel:
+            known = f"it reads {self.kernel}"
+            yield Fault(f"kernels of {structure.width} entries", known, "a larger graph.kernel")
+        if self.position is not None:
+            for number, (name, size) in enumerate(self.sizes.items()):
+                ranks = structure.rank[structure.features["node_role"] == number]
+                most = int(ranks.max()) + 1 if len(ranks) else 0
+                if most > size:
+                    what = "hidden layers" if number == ROLE_HIDDEN else f"{name} neurons"
+                    yield Fault(f"{most} {what}", f"its positions know {size}", "positions: false")
+        if self.activation is not None:
+            used = structure.features["activation"].unique()
+            for number in used[self.activation_row[used] < 0].tolist():
+                known = "it was not trained on that"
+                yield Fault(f"the activation {_ACTIVATIONS[number]}", known, "activations: false")
 
     def _position(self, nodes: NodeTable) -> Tensor:
         """Which learned position each node has."""
         role, start = nodes.role, 0
         place = nodes.rank.clone()
-        for number, (name, size) in enumerate(self.sizes.items()):
-            chosen = role == number
-            if bool((chosen & (nodes.rank >= size)).any()):
-                most = int(nodes.rank[chosen].max()) + 1
-                what = "hidden layers" if number == ROLE_HIDDEN else f"{name} neurons"
-                raise OptionError(
-                    f"a network with {most} {what}; this model was trained on at most {size}",
-                    hint="positions: false reads any number",
-                )
-            place = place + chosen * start
+        for number, size in enumerate(self.sizes.values()):
+            place = place + (role == number) * start
             start += size
         return place
 

@@ -3,16 +3,17 @@ architecture read and write."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ngc.backends.graphs import Edits, GraphBatch, Part, Structure
+from ngc.backends.graphs import Edits, GraphBatch, Part
 from ngc.errors import OptionError
 from ngc.models.facts import Facts, chain_of
+from ngc.models.limits import Fault, refusal
 
 BIAS = 0  # column of the node scalars
 
@@ -53,6 +54,15 @@ class Chain:
         """Weights and biases of all layers."""
         return sum(out * into * self.taps + out for out, into in self.sizes)
 
+    def faults(self, part: Part) -> Iterator[Fault]:
+        found = part.structure.keep("chain", lambda: chain_of(part.structure))
+        if found != self.sizes or part.structure.width != self.taps:
+            theirs, ours = (
+                f"{_shown(sizes)}, kernels of {taps}"
+                for sizes, taps in ((found, part.structure.width), (self.sizes, self.taps))
+            )
+            yield Fault(f"layers {theirs}", f"it reads {ours}", "ng_gnn or ng_t")
+
     def read(self, batch: GraphBatch) -> Layers:
         """Weights and biases of a batch, in the order of its part."""
         part = self._part(batch)
@@ -83,20 +93,11 @@ class Chain:
         return Edits((scalars * structure.scalar_mask,), (kernels * structure.weight_mask,))
 
     def _part(self, batch: GraphBatch) -> Part:
-        found = [_kept_chain(part.structure) for part in batch.parts]
-        if found != [self.sizes] or batch.parts[0].structure.width != self.taps:
-            shown = ", ".join(_shown(sizes) for sizes in found)
-            raise OptionError(
-                f"this model reads networks of layers {_shown(self.sizes)}, of kernels with "
-                f"{self.taps} taps, one architecture a batch; the batch has {shown}, with "
-                f"{batch.parts[0].structure.width}",
-                hint="a model trained on this architecture, or ng_gnn and ng_t, which read any",
-            )
+        if faults := [fault for part in batch.parts for fault in self.faults(part)]:
+            raise refusal(faults)
+        if len(batch.parts) > 1:
+            raise OptionError("this model reads networks of one architecture at a time")
         return batch.parts[0]
-
-
-def _kept_chain(structure: Structure) -> tuple[tuple[int, int], ...]:
-    return structure.keep("chain", lambda: chain_of(structure))
 
 
 def _shown(sizes: Sequence[tuple[int, int]]) -> str:

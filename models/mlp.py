@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
-from ngc.backends.graphs import Edits, GraphBatch
+from ngc.backends.graphs import Edits, GraphBatch, Part
 from ngc.models.facts import Facts
 from ngc.models.layers import Chain, EditScale, check_predicts
+from ngc.models.limits import Fault
 from ngc.models.perceptron import perceptron
 from ngc.models.registry import model
 from ngc.models.settings import Share, Size
@@ -40,6 +43,9 @@ class Mlp(nn.Module):
         self.body = perceptron(
             entries, *[width] * (layers - 1), last, dropout=dropout, batch_norm=batch_norm
         )
+
+    def faults(self, part: Part) -> Iterator[Fault]:
+        return self.chain.faults(part)
 
     def forward(self, batch: GraphBatch) -> Tensor | Edits:
         rows = self.body(self.chain.read(batch).flat())

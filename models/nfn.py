@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ngc.backends.graphs import Edits, GraphBatch
+from ngc.backends.graphs import Edits, GraphBatch, Part
 from ngc.models.equivariant import EditHead, GraphHead, WeightSpaceLinear
 from ngc.models.facts import Facts
 from ngc.models.layers import Chain, check_predicts
+from ngc.models.limits import Fault
 from ngc.models.registry import model
 from ngc.models.settings import Count, Deviation, Share, Size
 from ngc.models.topology import fourier
@@ -110,6 +111,9 @@ class Functional(nn.Module):
             )
         else:
             self.head = EditHead(space, hidden, "mean")
+
+    def faults(self, part: Part) -> Iterator[Fault]:
+        return self.space.chain.faults(part)
 
     def forward(self, batch: GraphBatch) -> Tensor | Edits:
         chain = self.space.chain

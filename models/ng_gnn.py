@@ -18,6 +18,7 @@ from ngc.models.block_edges import BlockEdges
 from ngc.models.encoders import EdgeEncoder, NodeEncoder, NodeTable
 from ngc.models.facts import Facts
 from ngc.models.initial import xavier
+from ngc.models.limits import require
 from ngc.models.list_edges import ListEdges
 from ngc.models.readout import EditReadout, ElementReadout, GraphReadout, num_answers
 from ngc.models.registry import PREDICTS, model
@@ -133,6 +134,7 @@ class NgGnn(nn.Module):
         xavier(self)
 
     def forward(self, batch: GraphBatch) -> Tensor | tuple[Tensor, ...] | Edits:
+        require(self, batch)
         table = NodeTable.of_batch(batch)
         topology = self._topology(batch)
         activations = self.node_encoder.activations(batch)

@@ -19,6 +19,7 @@ from ngc.models.chunked_pairs import ChunkedPairs
 from ngc.models.direct_pairs import DirectPairs
 from ngc.models.encoders import NodeEncoder, NodeTable, ScalarEncoder
 from ngc.models.facts import Facts
+from ngc.models.limits import require
 from ngc.models.pairs import AttentionMaps, Kernels, Pairs, UpdateMaps, check_memory
 from ngc.models.readout import EditReadout, ElementReadout, GraphReadout, num_answers
 from ngc.models.registry import PREDICTS, model
@@ -197,6 +198,7 @@ class NgT(nn.Module):
         self.outputs_only = predicts == "graph" and readout == "outputs"
 
     def forward(self, batch: GraphBatch) -> Tensor | tuple[Tensor, ...] | Edits:
+        require(self, batch)
         check_memory(batch, self.edge_width, len(self.attentions), self.pair_memory)
         table = NodeTable.of_batch(batch)
         parts = [self._pairs(part) for part in batch.parts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ngc.backends.graphs import GraphBatch, Part, Structure
 from ngc.errors import OptionError
+from ngc.models.limits import Fault, require
 
 MODES = ("off", "dataset", "layer")
 EPSILON = 1e-8  # of a variance: a layer whose numbers are all alike is only shifted
@@ -45,6 +46,7 @@ class Normalise(nn.Module):
             return
         kernels, scalars = _Moments(self.num_layers, 1), _Moments(self.num_layers, 4)
         for batch in batches:
+            require(self, batch)
             for part in batch.parts:
                 structure = part.structure
                 of_edge, of_node = self._layers(structure)
@@ -56,7 +58,14 @@ class Normalise(nn.Module):
     def forward(self, batch: GraphBatch) -> GraphBatch:
         if self.mode == "off":
             return batch
+        require(self, batch)
         return replace(batch, parts=tuple(self._part(part) for part in batch.parts))
+
+    def faults(self, part: Part) -> Iterator[Fault]:
+        depth = part.structure.depth
+        if self.mode == "layer" and depth >= self.num_layers:
+            known = f"normalise: layer knows {self.num_layers - 1}"
+            yield Fault(f"{depth} layers of weights", known, "normalise: dataset")
 
     def _part(self, part: Part) -> Part:
         structure = part.structure
@@ -74,12 +83,6 @@ class Normalise(nn.Module):
         layer = structure.features["layer"]
         if self.mode == "dataset":
             layer = torch.zeros_like(layer)
-        elif int(layer.max()) >= self.num_layers:
-            raise OptionError(
-                f"a network with {int(layer.max()) + 1} layers; statistics are known for "
-                f"{self.num_layers}",
-                hint="normalise: dataset, or off",
-            )
         return layer[structure.features["edge_index"][1]], layer
 
 

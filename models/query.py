@@ -6,14 +6,16 @@ What every claim about reading weights has to beat where networks are cheap to r
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from ngc.backends.graphs import GraphBatch, Part
+from ngc.backends.graphs import GraphBatch, Part, shapes_text
 from ngc.errors import OptionError
 from ngc.models.facts import Facts
 from ngc.models.layers import check_predicts
+from ngc.models.limits import Fault, require
 from ngc.models.perceptron import perceptron
 from ngc.models.registry import model
 from ngc.models.settings import Share, Size
@@ -56,6 +58,7 @@ class Query(nn.Module):
         )
 
     def forward(self, batch: GraphBatch) -> Tensor:
+        require(self, batch)
         return self.mlp(batch.restored([self._answers(part) for part in batch.parts]))
 
     def _answers(self, part: Part) -> Tensor:
@@ -65,13 +68,18 @@ class Query(nn.Module):
                 "query runs the networks, but this batch was built without a way to run them",
                 hint="bind the graphs with a prober",
             )
-        nodes = part.structure.outputs
-        if len(nodes) != self.num_outputs:
-            raise OptionError(
-                f"a network with {len(nodes)} output neurons; this model reads {self.num_outputs}"
-            )
-        points = [getattr(self, f"points_{k}") for k in range(self.num_inputs)]
-        return part.activations(points)[:, nodes].flatten(1)
+        return part.activations(self.points)[:, part.structure.outputs].flatten(1)
+
+    @property
+    def points(self) -> list[Tensor]:
+        return [getattr(self, f"points_{k}") for k in range(self.num_inputs)]
+
+    def faults(self, part: Part) -> Iterator[Fault]:
+        shapes = tuple(tuple(points.shape[1:]) for points in self.points)
+        if part.activations is not None and (found := part.activations.mismatch(shapes)):
+            yield Fault(found, f"its points are {shapes_text(shapes)}")
+        if len(part.structure.outputs) != self.num_outputs:
+            yield Fault(f"{len(part.structure.outputs)} outputs", f"it reads {self.num_outputs}")
 
 
 def fixed_points(count: int, shapes: tuple[tuple[int, ...], ...]) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import get_args
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter, softmax
 
-from ngc.backends.graphs import Edits, GraphBatch
+from ngc.backends.graphs import Edits, GraphBatch, Part
 from ngc.errors import OptionError
 from ngc.models.encoders import NodeTable
 from ngc.models.facts import Facts
+from ngc.models.limits import Fault
 from ngc.models.settings import Readout
 
 READOUTS = get_args(Readout)
@@ -70,29 +71,26 @@ class GraphReadout(nn.Module):
 
     def of_outputs(self, features: Tensor, activations: list[Tensor], batch: GraphBatch) -> Tensor:
         """The same from output neurons alone [output neurons of the batch, width]."""
-        sizes = self._checked(batch)
+        sizes = [len(part.structure.outputs) for part in batch.parts]
         rows = features.split([size * len(part) for size, part in zip(sizes, batch.parts)])
         joined = [r.reshape(len(part), -1) for r, part in zip(rows, batch.parts)]
         return self._predicted(batch.restored(joined), activations, batch)
 
     def _predicted(self, pooled: Tensor, activations: list[Tensor], batch: GraphBatch) -> Tensor:
         if self.answers:
-            self._checked(batch)
             rows = zip(batch.parts, activations)
             answers = [values[:, part.structure.outputs].flatten(1) for part, values in rows]
             pooled = torch.cat([pooled, batch.restored(answers)], dim=-1)
         return self.mlp(pooled)  # type: ignore[no-any-return]
 
-    def _checked(self, batch: GraphBatch) -> list[int]:
-        """Output neurons of a network of each part: as many as the model reads."""
-        sizes = [len(part.structure.outputs) for part in batch.parts]
-        for size in sizes:
-            if size != self.num_outputs:
-                raise OptionError(
-                    f"a network with {size} output neurons; this model reads {self.num_outputs}",
-                    hint="readout mean, max or attention, and no answers, read any number",
-                )
-        return sizes
+    def faults(self, part: Part) -> Iterator[Fault]:
+        size = len(part.structure.outputs)
+        if size != self.num_outputs:
+            for setting, reads in (("readout: mean", self.how == "outputs"),
+                                   ("answers: false", self.answers)):  # fmt: skip
+                if reads:
+                    known = f"its readout reads {self.num_outputs}"
+                    yield Fault(f"{size} output neurons", known, setting)
 
     def _pooled(self, features: Tensor, nodes: NodeTable, batch: GraphBatch) -> Tensor:
         weights = features
@@ -131,15 +129,15 @@ class EditReadout(nn.Module):
         self.node_scale = nn.Parameter(torch.full((layers,), self.INITIAL_SCALE))
         self.edge_scale = nn.Parameter(torch.full((layers,), self.INITIAL_SCALE))
 
+    def faults(self, part: Part) -> Iterator[Fault]:
+        depth = part.structure.depth
+        if depth > len(self.node_scale):
+            yield Fault(f"{depth} layers of weights", f"it edits {len(self.node_scale)}")
+
     def forward(self, features: Tensor, edges: list[Tensor], batch: GraphBatch) -> Edits:
         nodes, kernels = [], []
         for part, rows, values in zip(batch.parts, batch.split(features), edges):
             layer = part.structure.features["layer"]
-            if int(layer.max()) > len(self.node_scale):
-                raise OptionError(
-                    f"a network with {int(layer.max())} layers; this model edits at most "
-                    f"{len(self.node_scale)}"
-                )
             scale = self.node_scale[(layer - 1).clamp(min=0), None]
             biases = self.node(rows) * scale * part.structure.scalar_mask[:, :1]
             nodes.append(torch.cat([biases, biases.new_zeros(*biases.shape[:2], 3)], dim=-1))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
-from ngc.backends.graphs import GraphBatch
+from ngc.backends.graphs import GraphBatch, Part
 from ngc.models.facts import Facts
 from ngc.models.layers import Chain, check_predicts
+from ngc.models.limits import Fault
 from ngc.models.perceptron import perceptron
 from ngc.models.registry import model
 from ngc.models.settings import Share, Size
@@ -42,6 +45,9 @@ class SetNn(nn.Module):
         self.layer = nn.Parameter(torch.randn(2, sets, width) / width**0.5)
         self.phi = nn.Sequential(nn.ReLU(), perceptron(*[width] * (layers + 1)))
         self.rho = perceptron(sets * width, head, head, outputs, dropout=dropout)
+
+    def faults(self, part: Part) -> Iterator[Fault]:
+        return self.chain.faults(part)
 
     def forward(self, batch: GraphBatch) -> Tensor:
         read = self.chain.read(batch)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from ngc.backends.graphs import GraphBatch, Part, Structure
-from ngc.errors import OptionError
 from ngc.models.facts import Facts
 from ngc.models.layers import BIAS, check_predicts
+from ngc.models.limits import Fault, require
 from ngc.models.perceptron import perceptron
 from ngc.models.registry import model
 from ngc.models.settings import Share, Size
@@ -44,16 +46,17 @@ class StatNn(nn.Module):
         self.mlp = perceptron(statistics, hidden, hidden, outputs, dropout=dropout)
 
     def forward(self, batch: GraphBatch) -> Tensor:
+        require(self, batch)
         return self.mlp(batch.restored([self._read(part) for part in batch.parts]))
+
+    def faults(self, part: Part) -> Iterator[Fault]:
+        depth = part.structure.depth
+        if depth > self.num_layers:
+            yield Fault(f"{depth} layers of weights", f"it reads {self.num_layers}")
 
     def _read(self, part: Part) -> Tensor:
         """[graphs, statistics] of a part."""
         members = part.structure.keep("stat_nn", lambda: members_of_layers(part.structure))
-        if len(members) > self.num_layers:
-            raise OptionError(
-                f"a network with {len(members)} layers; this model reads at most {self.num_layers}",
-                hint="train on networks that are as deep",
-            )
         kernels, biases = part.edges.flatten(1), part.x[..., BIAS]
         rows = [
             statistics(values[:, index])

@@ -12,12 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ngc.backends.schema import BY_NAME
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+def shapes_text(shapes: Shapes) -> str:
+    """[1, 2] and [1, 3]"""
+    return " and ".join(str(list(shape)) for shape in shapes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +102,11 @@ class Structure:
         return self.features["edge_index"].shape[1]
 
     @cached_property
+    def depth(self) -> int:
+        """Layers of weights: edges on the longest way from an input neuron."""
+        return int(self.features["layer"].max())
+
+    @cached_property
     def outputs(self) -> Tensor:
         """The output neurons, in order."""
         role = self.features["node_role"]
@@ -125,8 +137,17 @@ class Edits:
 
 ROLE_OUTPUT = BY_NAME["node_role"].categories.index("output")
 
-# Runs probe inputs through the networks: [m, *shape] for each input -> [graphs, n, m].
-Activations = Callable[[Sequence[Tensor]], Tensor]
+
+class Activations(Protocol):
+    """Networks that can be run on probe inputs."""
+
+    def __call__(self, inputs: Sequence[Tensor], /) -> Tensor:
+        """[m, *shape] for each input of the networks -> values of the nodes, [graphs, n, m]."""
+        ...
+
+    def mismatch(self, shapes: Shapes, /) -> str:
+        """What the networks read in place of probes of these shapes; nothing where they fit."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ngc.backends.graphs import Shapes, shapes_text
 from ngc.backends.torch_exec import Executor
 from ngc.errors import ShapeError
 from ngc.passes.wire import Wiring
@@ -37,30 +39,42 @@ class Prober:
 
     def __init__(self, wiring: Wiring, plan: Plan) -> None:
         self.program = wiring.program
+        self.free_axes = [_free_axes(wiring, op.out.name) for op in self.program.inputs]
         self.executor = Executor(self.program)
         self.readings = _readings(wiring, plan)
         self.num_nodes = plan.num_nodes
         self._indices: dict[torch.device, tuple[list[Tensor], Tensor]] = {}
 
     @property
-    def input_shapes(self) -> list[tuple[int, ...]]:
-        return [op.out.shape for op in self.program.inputs]
+    def input_shapes(self) -> Shapes:
+        return tuple(op.out.shape for op in self.program.inputs)
 
-    def on(self, weights: Tensor) -> Callable[[Sequence[Tensor]], Tensor]:
+    def on(self, weights: Tensor) -> Running:
         """The networks of weights [graphs, slots] as such a function."""
-        return lambda inputs: self(weights, inputs)
+        return Running(self, weights)
+
+    def mismatch(self, shapes: Shapes) -> str:
+        """What the networks read in place of probes of these shapes; nothing where they fit. A
+        probe of one entry along an axis without neurons, the batch, is repeated along it."""
+        fits = len(shapes) == len(self.input_shapes) and all(
+            len(given) == len(own)
+            and all(n == m or (n == 1 and k in free) for k, (n, m) in enumerate(zip(given, own)))
+            for given, own, free in zip(shapes, self.input_shapes, self.free_axes)
+        )
+        return "" if fits else f"inputs {shapes_text(self.input_shapes)}"
 
     def __call__(self, weights: Tensor, inputs: Sequence[Tensor]) -> Tensor:
         """Activations [graphs, nodes, m] of weights [graphs, slots] on m probes, one tensor
         [m, *shape] for each input of the networks. Differentiable in both."""
-        shapes = [tuple(tensor.shape[1:]) for tensor in inputs]
-        if shapes != self.input_shapes:
+        shapes = tuple(tuple(tensor.shape[1:]) for tensor in inputs)
+        if theirs := self.mismatch(shapes):
             raise ShapeError(
-                f"the probes have shapes {[list(s) for s in shapes]}, the network's inputs "
-                f"{[list(s) for s in self.input_shapes]}",
+                f"the probes have shapes {shapes_text(shapes)}, the network {theirs}",
                 where=self.program.name,
-                hint="a model with probes reads networks of one input shape; probes: 0 reads any",
             )
+        inputs = [
+            tensor.expand(len(tensor), *own) for tensor, own in zip(inputs, self.input_shapes)
+        ]
         names = [reading.value for reading in self.readings]
 
         def one(vector: Tensor, *probe: Tensor) -> list[Tensor]:
@@ -92,6 +106,34 @@ class Prober:
             order = np.argsort(np.concatenate([nodes, rest]))
             self._indices[device] = elements, torch.from_numpy(order).to(device)
         return self._indices[device]
+
+
+def common_inputs(probers: Sequence[Prober]) -> Shapes:
+    """Shapes of probes that all networks can be run on; none where there are no such."""
+    smallest = min(probers, key=lambda prober: sum(math.prod(s) for s in prober.input_shapes))
+    shapes = smallest.input_shapes
+    return () if any(prober.mismatch(shapes) for prober in probers) else shapes
+
+
+@dataclass(frozen=True, eq=False)
+class Running:
+    """The networks of weights [graphs, slots], for models to run on inputs of theirs."""
+
+    prober: Prober
+    weights: Tensor
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        return self.prober(self.weights, inputs)
+
+    def mismatch(self, shapes: Shapes) -> str:
+        return self.prober.mismatch(shapes)
+
+
+def _free_axes(wiring: Wiring, name: str) -> set[int]:
+    """Axes of a value along which it is always the same neuron."""
+    neurons = wiring.index[name].full()
+    axes = range(neurons.ndim)
+    return {axis for axis in axes if (neurons == neurons.take([0], axis)).all()}
 
 
 def _readings(wiring: Wiring, plan: Plan) -> list[_Reading]:

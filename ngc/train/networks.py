@@ -19,7 +19,7 @@ from torch import Tensor
 from ngc.backends.blocks import bind_part, join, structure_of
 from ngc.backends.graphs import GraphBatch
 from ngc.backends.onnx_export import fill_skeleton, make_skeleton
-from ngc.backends.probes import Prober
+from ngc.backends.probes import Prober, common_inputs
 from ngc.backends.torch_exec import unpack
 from ngc.compiler import Compilation, compile
 from ngc.errors import NgcError, OptionError
@@ -147,9 +147,8 @@ class NetworkSet:
         train = self.splits["train"]
         counts = torch.bincount(self.family[train], minlength=len(self.families)).tolist()
         used = [(one, count) for one, count in zip(self.families, counts) if count]
-        shapes = {tuple(one.prober.input_shapes) for one, _ in used}
         structures = [(structure_of(one.compilation.plan), count) for one, count in used]
-        return Facts.of(structures, shapes.pop() if len(shapes) == 1 else ())
+        return Facts.of(structures, common_inputs([one.prober for one, _ in used]))
 
     def to(self, device: torch.device | str) -> NetworkSet:
         """A copy on a device; this one if it is there."""

@@ -16,6 +16,7 @@ from ngc.errors import NgcError, OptionError
 from ngc.files import write_beside
 from ngc.models import Facts, build
 from ngc.models.facts import unseen_in
+from ngc.models.limits import faults_of, refusal
 from ngc.models.normalise import Normalise
 from ngc.options import Options
 from ngc.train import runs
@@ -127,12 +128,13 @@ def predict(
             weights = family.weights[chosen]
             member = Member(family, torch.arange(len(chosen)), weights)
             batch = Batch(chosen, graphs_of([member]), (member,))
-            try:
-                output = trained.model(trained.normalise(batch.graphs))
-            except NgcError as error:  # all have the same architecture
-                for number in chosen.tolist():
-                    refused(NgcError(error.text, where=names[number], hint=error.hint))
+            modules = (trained.normalise, trained.model)
+            if faults := [f for m in modules for f in faults_of(m, batch.graphs.parts[0])]:
+                error = refusal(faults)
+                for number in chosen.tolist():  # all have the same architecture
+                    refused(OptionError(error.text, where=names[number], hint=error.hint))
                 continue
+            output = trained.model(trained.normalise(batch.graphs))
             rows: Sequence[dict[str, Tensor]]
             if trained.predicts == "edits":
                 rows = [{"edited": row} for row in edited_weights(output, batch)[0]]
@@ -163,15 +165,7 @@ def _families(
 
 def _compiled(trained: Trained, name: str) -> Compilation:
     """A network as the model's training networks were compiled."""
-    one = compile(name, options=trained.options)
-    width = structure_of(one.plan).width
-    if width != trained.facts.width:
-        raise OptionError(
-            f"kernels of {width} entries; this model was trained on {trained.facts.width}",
-            where=name,
-            hint="a model trained with graph.kernel as large as the largest",
-        )
-    return one
+    return compile(name, options=trained.options)
 
 
 def save_edits(found: Sequence[Prediction], folder: Path) -> list[Path]:

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ngc.backends.blocks import bind_blocks
-from ngc.backends.probes import Prober
+from ngc.backends.probes import Prober, common_inputs
 from ngc.compiler import Compilation, compile
 from ngc.errors import ShapeError
-from tests.models.networks import model_of, parameters, random_weights, sine
+from tests.models.networks import model_of, parameters, prober_of, random_weights, sine, sine_model
 
 CNN = Path(__file__).parents[2] / "examples" / "mnist_cnn.onnx"
 
@@ -108,8 +108,30 @@ def test_every_node_of_a_real_network_reads_something() -> None:
 
 def test_probes_of_another_shape_are_refused() -> None:
     network = sine(2, 3, 1)
-    with pytest.raises(ShapeError, match=r"probes have shapes \[\[1, 3\]\].*\[\[1, 2\]\]"):
+    with pytest.raises(ShapeError, match=r"probes have shapes \[1, 3\].*\[1, 2\]"):
         activations(network, random_weights(network, 1), torch.zeros(4, 1, 3))
+
+
+def test_a_probe_is_repeated_along_the_batch_of_a_network() -> None:
+    """A file exported with a batch of four is the same network."""
+    one, four = sine(2, 4, 1), compile(sine_model((2, 4, 1), batch=4))
+    weights = random_weights(one, 3)
+    probes = torch.randn(5, 1, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        activations(four, weights, probes), activations(one, weights, probes)
+    )
+
+
+def test_a_probe_is_not_repeated_along_neurons() -> None:
+    network = sine(2, 3, 1)
+    with pytest.raises(ShapeError, match=r"\[1, 1\]"):
+        activations(network, random_weights(network, 1), torch.zeros(4, 1, 1))
+
+
+def test_networks_have_the_inputs_of_the_smallest_batch_in_common() -> None:
+    one, other = sine(2, 4, 1), compile(sine_model((2, 3, 1), batch=4))
+    assert common_inputs([prober_of(other), prober_of(one)]) == ((1, 2),)
+    assert common_inputs([prober_of(one), prober_of(sine(3, 4, 1))]) == ()
 
 
 def test_autocast_does_not_reach_the_networks_that_are_probed() -> None:

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from ngc.backends.blocks import bind_blocks, bind_part, join, structure_of
 from ngc.backends.graphs import GraphBatch
-from ngc.backends.probes import Prober
+from ngc.backends.probes import Prober, common_inputs
 from ngc.compiler import Compilation, compile
 from ngc.ir.slots import FIRST_SLOT, ONE
 from ngc.models import Facts
 
 
-def sine_model(sizes: tuple[int, ...]) -> onnx.ModelProto:
-    """Linear layers (Gemm) with Sin between, x [1, in] -> y [1, out]."""
+def sine_model(sizes: tuple[int, ...], batch: int = 1) -> onnx.ModelProto:
+    """Linear layers (Gemm) with Sin between, x [batch, in] -> y [batch, out]."""
     nodes, shapes, x = [], {}, "x"
     for k, (into, out) in enumerate(pairwise(sizes)):
         last = k == len(sizes) - 2
@@ -30,7 +30,7 @@ def sine_model(sizes: tuple[int, ...]) -> onnx.ModelProto:
         if not last:
             x = f"s{k}"
             nodes.append(helper.make_node("Sin", [result], [x]))
-    return model_of(nodes, shapes, (1, sizes[0]), (1, sizes[-1]))
+    return model_of(nodes, shapes, (batch, sizes[0]), (batch, sizes[-1]))
 
 
 def conv_model(channels: tuple[int, ...], kernels: tuple[int, ...]) -> onnx.ModelProto:
@@ -77,9 +77,8 @@ def prober_of(compilation: Compilation) -> Prober:
 
 def facts_of(*compilations: Compilation) -> Facts:
     """As of a training set with networks of these architectures."""
-    shapes = {tuple(prober_of(c).input_shapes) for c in compilations}
     found = [(structure_of(c.plan), 1) for c in compilations]
-    return Facts.of(found, shapes.pop() if len(shapes) == 1 else ())
+    return Facts.of(found, common_inputs([prober_of(c) for c in compilations]))
 
 
 def random_weights(compilation: Compilation, many: int, seed: int = 0) -> Tensor:

@@ -109,10 +109,10 @@ def test_networks_of_several_architectures_are_refused(name: str) -> None:
 def test_a_batch_of_another_architecture_is_refused(name: str) -> None:
     network, other = sine(2, 5, 4, 1), sine(2, 3, 1)
     reader = build(name, facts_of(network))
-    with pytest.raises(OptionError, match=r"networks of layers 2-5-4-1, .* the batch has 2-3-1"):
+    with pytest.raises(OptionError, match=r"layers 2-3-1, .*it reads 2-5-4-1"):
         reader(batch_of(other, random_weights(other, 2)))
     weights = random_weights(network, 1), random_weights(other, 1)
-    with pytest.raises(OptionError, match="the batch has 2-5-4-1, 2-3-1"):
+    with pytest.raises(OptionError, match=r"layers 2-3-1, .*it reads 2-5-4-1"):
         reader(mixed_batch((network, weights[0], [0]), (other, weights[1], [1])))
 
 

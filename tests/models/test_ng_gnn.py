@@ -307,7 +307,7 @@ def test_deeper_networks_than_in_training_are_refused() -> None:
     batch = batch_of(deep, random_weights(deep, 1))
     facts = facts_of(inr(2, 8, 8, 1))
     found = message(small(facts), batch)
-    assert "3 hidden layers; this model was trained on at most 2" in found
+    assert "3 hidden layers (its positions know 2)" in found
     assert "positions: false" in found
     small(facts, positions=False)(batch)  # the way out that the message names
 
@@ -315,13 +315,13 @@ def test_deeper_networks_than_in_training_are_refused() -> None:
 def test_other_numbers_of_outputs_are_refused() -> None:
     two = inr(2, 8, 8, 2)
     model = small(facts_of(inr(2, 8, 8, 1)), positions=False)
-    assert "2 output neurons; this model reads 1" in message(
+    assert "2 output neurons (its readout reads 1)" in message(
         model, batch_of(two, random_weights(two, 1))
     )
     answers = small(
         facts_of(inr(2, 8, 8, 1)), positions=False, readout="mean", probes=2, answers=True
     )
-    assert "2 output neurons; this model reads 1" in message(
+    assert "2 output neurons (its readout reads 1)" in message(
         answers, batch_of(two, random_weights(two, 1))
     )
 
@@ -329,7 +329,7 @@ def test_other_numbers_of_outputs_are_refused() -> None:
 def test_unknown_activations_are_refused() -> None:
     model = small(facts_of(inr(2, 8, 8, 1)), activations=True, positions=False, readout="mean")
     relu = compile(conv_model((1, 2, 1), (1, 1)), reverse="features")
-    assert "not trained on the activation relu" in message(
+    assert "the activation relu (it was not trained on that)" in message(
         model, batch_of(relu, random_weights(relu, 1))
     )
 

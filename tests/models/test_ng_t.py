@@ -423,7 +423,7 @@ def test_other_numbers_of_outputs_are_refused() -> None:
     two = sine(2, 8, 8, 2)
     for path in ("chunked", "direct"):
         model = small(facts_of(sine(2, 8, 8, 1)), positions=False, path=path)
-        with pytest.raises(OptionError, match="2 output neurons; this model reads 1"):
+        with pytest.raises(OptionError, match=r"2 output neurons \(its readout reads 1\)"):
             model(batch_of(two, random_weights(two, 1)))
 
 

@@ -81,15 +81,22 @@ def test_answers_come_in_the_order_of_the_files(tmp_path: Path) -> None:
 
 
 def test_what_the_model_cannot_read_is_named(tmp_path: Path) -> None:
-    started(tmp_path)  # normalised by layer, of three
+    model = {"name": "ng_gnn", "width": 8, "layers": 1, "probes": 3}
+    started(tmp_path, {"model": model, "normalise": "layer", "train": {"epochs": 1}})
     trained = load_trained(tmp_path / "run")
     deeper = written(tmp_path / "deep", of_other_widths(4, 4, 4), [0])
-    with pytest.raises(NgcError, match=r"network-0.onnx: a network with 5 layers.*\n  try: normal"):
-        predict(trained, deeper)
     conv = tmp_path / "conv.onnx"
     conv.write_bytes(parse_model(CONV).SerializeToString())
-    with pytest.raises(OptionError, match=r"conv.onnx: kernels of 9 entries; .* trained on 1"):
-        predict(trained, [str(conv)])
+    refused: list[NgcError] = []
+    assert predict(trained, [*deeper, str(conv)], refused.append) == []
+    assert str(refused[0]).split("network-0.onnx: ")[1] == (
+        "this model reads no network with 4 layers of weights (normalise: layer knows 3), 3 hidden "
+        "layers (its positions know 2), 4 layers of weights (its probes know 3)\n"
+        "  try: one trained with normalise: dataset, positions: false, probes: 0, or on such "
+        "networks"
+    )
+    assert "kernels of 9 entries (it reads 1)" in str(refused[1])
+    assert "inputs [1, 2, 5, 5] (its probes are [1, 2])" in str(refused[1])
     with pytest.raises(NgcError, match=r"none.onnx"):
         predict(trained, [str(tmp_path / "none.onnx")])
 
