@@ -37,7 +37,7 @@ golden: $(VENV)/.installed-test ## rewrite the golden texts of tests/golden (the
 	NGC_GOLDEN=rewrite $(RUN)/python -m pytest tests/test_golden.py
 
 bench: $(VENV)/.installed-test ## run every script of benchmarks/
-	@for script in benchmarks/[a-z]*.py; do \
+	@for script in $$(grep -l __main__ benchmarks/*.py); do \
 	  name=$$(basename $$script .py); echo "== $$name"; \
 	  $(RUN)/python -m benchmarks.$$name || exit 1; done
 

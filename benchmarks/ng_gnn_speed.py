@@ -1,12 +1,14 @@
 """NG-GNN of the paper's size: blocks, edge lists, and a plain PyTorch Geometric model beside them.
 
-    python -m benchmarks.ng_gnn_speed [--batch 64] [--probes 64] [--steps 5] [--threads 2]
+    python -m benchmarks.ng_gnn_speed [--batch 64] [--probes 64] [--steps 4] [--rounds 3]
+                                      [--threads 2] [--dropout 0] [--device cpu]
 
 The task is INR classification (networks 2-32-32-1, reversed edges, 348,746 parameters): a training
 step is forward, backward and AdamW; evaluation is forward alone. All hold the same weights, and
-the outputs of blocks, lists and plain are compared first. Each runs in a process of its own, for
-its peak memory (less that before the first step), once with the C library's allocator as it is and
-once told to keep large blocks, since fresh pages are a good part of the plain model's time.
+the outputs of blocks, lists and plain are compared first. Each runs in processes of its own that
+take turns, for its peak memory (less that before the first step), once with the C library's
+allocator as it is and once told to keep large blocks, since fresh pages are a good part of the
+plain model's time.
 
 blocks    ngc's default: dense blocks, chunks of graphs, derivatives recomputed
 bf16      the same under autocast
@@ -18,15 +20,6 @@ plain     ``MessagePassing`` with ``DegreeScalerAggregation``; linear maps on [v
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import re
-import statistics
-import subprocess
-import sys
-import time
-from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +39,7 @@ from ngc.options import Options
 from ngc.passes.wire import wire
 
 from benchmarks.bind_throughput import mlp  # isort: skip
-
-WAYS = ("blocks", "bf16", "lists", "compiled", "plain")
-KEEP = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**36),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
+from benchmarks.steps import Steps, compare  # isort: skip
 
 
 class PlainConv(MessagePassing):
@@ -104,109 +91,30 @@ class Plain(nn.Module):
         return update.out(F.silu(inner))  # type: ignore[no-any-return]
 
 
-def setting(many: int, probes: int) -> tuple[GraphBatch, NgGnn, Plain]:
+def setting(way: str, args: argparse.Namespace) -> Steps:
+    """A batch of sine networks, and the model in one of the ways."""
     program = mlp([2, 32, 32, 1])
     plan = make_plan(program, Options(reverse="features"))
     torch.manual_seed(0)
-    weights = torch.randn(many, program.num_slots) * 0.1
+    weights = torch.randn(args.batch, program.num_slots) * 0.1
     weights[:, 0], weights[:, 1] = 0, 1
-    batch = bind_blocks(plan, weights, Prober(wire(program), plan))
+    batch = bind_blocks(plan, weights.to(args.device), Prober(wire(program), plan))
     structure = structure_of(plan)
-    model = NgGnn(Facts.of([(structure, many)], ((1, 2),)), probes=probes, dropout=0.0)
-    # PyG averages the logarithm over this histogram, as the facts do.
-    return batch, model, Plain(model, torch.bincount(structure.degree) * many)
-
-
-def chosen(way: str, model: NgGnn, plain: Plain) -> nn.Module:
-    model.path = "lists" if way == "lists" else "blocks"
-    if way == "compiled":
-        plain.layers = torch.compile(plain.layers)  # type: ignore[method-assign]
-    return plain if way in ("plain", "compiled") else model
-
-
-def agree(many: int, probes: int) -> float:
-    """Largest difference between the outputs of blocks, lists and plain."""
-    batch, model, plain = setting(many, probes)
-    with torch.no_grad():
-        outputs = [chosen(way, model, plain)(batch) for way in ("blocks", "lists", "plain")]
-    return max(float((output - outputs[0]).abs().max()) for output in outputs)
-
-
-def measure(way: str, many: int, probes: int, steps: int) -> dict[str, float]:
-    """Medians in seconds, and peak memory in GB beyond what it took to start."""
-    batch, model, plain = setting(many, probes)
-    module = chosen(way, model, plain)
-    optimizer = torch.optim.AdamW(model.parameters())
-    labels = torch.arange(many) % 10
-    low = torch.autocast("cpu", torch.bfloat16) if way == "bf16" else nullcontext()
-
-    def train() -> None:
-        optimizer.zero_grad()
-        with low:
-            loss = F.cross_entropy(module(batch).float(), labels)
-        loss.backward()
-        optimizer.step()
-
-    def evaluate() -> None:
-        with torch.no_grad(), low:
-            module(batch)
-
-    before = peak_memory()
-    result = {"train": median(train, steps)}
-    result["memory"] = peak_memory() - before
-    return result | {"evaluation": median(evaluate, steps)}
-
-
-def peak_memory() -> float:
-    """GB that this process has held at most (ru_maxrss would count what started it, too)."""
-    (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(line) / 2**20
-
-
-def median(run: object, steps: int) -> float:
-    seconds = []
-    for _ in range(steps + 1):
-        start = time.perf_counter()
-        run()  # type: ignore[operator]
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
-    for name, default in (("batch", 64), ("probes", 64), ("steps", 5), ("threads", 2)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--way", choices=WAYS, help="measure one in this process")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    if args.way:
-        print(json.dumps(measure(args.way, args.batch, args.probes, args.steps)))
-        return
-    print(f"outputs differ by at most {agree(args.batch, args.probes):.1e}\n")
-    print("| allocator | way | training step s | evaluation s | peak GB | times plain, training | "
-          "evaluation | memory |\n|" + "---|" * 8)  # fmt: skip
-    for allocator, variables in (("default", {}), ("keeps blocks", KEEP)):
-        found = {way: in_process(way, variables, args) for way in reversed(WAYS)}
-        for way in WAYS:
-            one, plain = found[way], found["plain"]
-            ratios = [plain[name] / one[name] for name in ("train", "evaluation")]
-            print(
-                f"| {allocator} | {way} | {one['train']:.3f} | {one['evaluation']:.3f} | "
-                f"{one['memory']:.2f} | {ratios[0]:.1f} | {ratios[1]:.1f} | "
-                f"{one['memory'] / plain['memory']:.2f} |",
-                flush=True,
-            )
-
-
-def in_process(way: str, variables: dict[str, str], args: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.ng_gnn_speed", "--way", way]
-    for name in ("batch", "probes", "steps", "threads"):
-        command += [f"--{name}", str(getattr(args, name))]
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, env=os.environ | variables
-    )
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    facts = Facts.of([(structure, args.batch)], ((1, 2),))
+    path = "lists" if way == "lists" else "blocks"
+    model = NgGnn(facts, probes=args.probes, dropout=args.dropout, path=path)
+    module: nn.Module = model
+    if way in ("plain", "compiled"):
+        # PyG averages the logarithm over this histogram, as the facts do.
+        module = plain = Plain(model, torch.bincount(structure.degree) * args.batch)
+        if way == "compiled":
+            plain.layers = torch.compile(plain.layers)  # type: ignore[method-assign]
+    return Steps(module.to(args.device), batch, low=way == "bf16")
 
 
 if __name__ == "__main__":
-    main()
+    assert __doc__ is not None
+    compare(
+        "benchmarks.ng_gnn_speed", __doc__.split("\n")[0], setting,
+        ways=("blocks", "bf16", "lists", "compiled", "plain"), exact=("blocks", "lists", "plain"),
+    )  # fmt: skip

@@ -137,6 +137,7 @@ class _Maps:
     def backward(self, outer: list[Tensor], g_pairs: Tensor, graphs: slice) -> None:
         """From gradients of the maps of the chunk done last, add to those of the pairs."""
         total = g_pairs[graphs].flatten(1, 2)
+        turned = self.matrix.T.contiguous()  # once, where each product would do so
         for gradient, weight, g_map in zip(outer, self.low, self.gradients):
             rows = gradient.flatten(1, 2)
             if self.distinct is not None:
@@ -144,7 +145,7 @@ class _Maps:
                 rows = self.distinct.gradients(rows, self.chosen, self.first)
             change = self.products.matrix(rows)
             total[:, self.chosen] += self.products(change, weight).unflatten(0, rows.shape[:2])
-            g_map += self.products(change.T, self.matrix)
+            g_map += self.products(turned, change).T
 
 
 def _scores(q: Tensor, k: Tensor, query: Tensor, key: Tensor, heads: int) -> Tensor:
