@@ -24,12 +24,13 @@ import onnx_ir
 import torch
 
 from ngc.backends.pyg import NeuralGraph, bind
+from ngc.backends.state_dict import StateDict
 from ngc.backends.torch_exec import pack
 from ngc.budget import DEFAULT, Budget
 from ngc.coverage import Coverage, coverage
-from ngc.errors import ModelError, ShapeError
+from ngc.errors import LiftError, ModelError, ShapeError
 from ngc.frontends.dims import sample_shapes
-from ngc.frontends.onnx import load
+from ngc.frontends.models import load
 from ngc.ir.program import Program
 from ngc.ir.source import Source
 from ngc.ir.text import structure_hash
@@ -41,7 +42,8 @@ from ngc.passes.pipeline import run_passes
 from ngc.passes.wire import Wiring, wire
 from ngc.plan import Plan
 
-Model = str | Path | bytes | onnx.ModelProto | onnx_ir.Model
+# Or what a framework calls a model: see ``ngc.frontends.models``.
+Model = str | Path | bytes | onnx.ModelProto | onnx_ir.Model | Any
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -73,6 +75,15 @@ class Compilation:
         return pack(self.program, self.arrays)
 
     @cached_property
+    def tensors(self) -> StateDict | None:
+        """How the framework that the model came from names its tensors."""
+        source = self.source
+        if source.origin is None:
+            return None
+        proto = source.proto if source.original is None else source.original
+        return StateDict.of(source.origin, self.program, self.arrays, proto)
+
+    @cached_property
     def wiring(self) -> Wiring:
         return wire(self.program, self.plan.options.input_axes, self.max_elements)
 
@@ -84,6 +95,17 @@ class Compilation:
         """The neural graph with this network's weights."""
         return bind(self.plan, self.weights)
 
+    def state_dict(self, weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """Every tensor of the module that was compiled, under its own name: the values of these
+        weights [slots], by default this network's. ``load_state_dict`` reads it."""
+        if self.tensors is None:
+            raise LiftError(
+                "only models that came from PyTorch have a state_dict",
+                where=self.source.name,
+                hint="ngc.decompile, for ONNX",
+            )
+        return self.tensors.write(self.program, self.weights if weights is None else weights)
+
     def save(self, path: str | Path) -> None:
         """Write graph.pt: the graph and what ``decompile`` needs."""
         from ngc.files import save
@@ -93,6 +115,7 @@ class Compilation:
 
 def compile(
     model: Model,
+    inputs: Any = None,
     *,
     options: Options | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -100,13 +123,15 @@ def compile(
     budget: Budget = DEFAULT,
     **changes: Any,
 ) -> Compilation:
-    """Compile one model.
+    """Compile one model: ONNX (path, bytes, proto), a ``torch.nn.Module`` with example ``inputs``
+    (a tensor, a sequence of arguments, or arguments by name), an exported program of PyTorch or its
+    ``.pt2`` file, or ``package.module:name`` for what is there in code.
 
     ``shapes`` gives inputs their sizes, ``dims`` gives named dimensions theirs; what stays open is
     bound to a small sample. Keyword arguments beyond these are fields of ``Options``.
     """
     options = (options or Options()).changed(changes)
-    source = load(model, budget=budget)
+    source = load(model, inputs, budget=budget)
     key = _structure_key(source, options, shapes, dims) + str(budget)
     known = _known_plan(key, source, budget.max_elements)
     if known is not None:

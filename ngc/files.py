@@ -19,8 +19,9 @@ import torch
 
 from ngc.backends.onnx_export import fill_skeleton, make_skeleton
 from ngc.backends.pyg import NeuralGraph, bind, lift
+from ngc.backends.state_dict import StateDict
 from ngc.backends.torch_exec import unpack
-from ngc.errors import ModelError, NgcError
+from ngc.errors import LiftError, ModelError, NgcError
 from ngc.ir.program import Program
 from ngc.ir.text import parse_program, print_program
 from ngc.options import Options
@@ -51,6 +52,7 @@ class GraphFile:
     architecture_of: tuple[int, ...]
     sources: tuple[str, ...]
     rests: tuple[torch.Tensor, ...]
+    tensors: tuple[StateDict | None, ...]
 
     def __len__(self) -> int:
         return len(self.graphs)
@@ -74,6 +76,19 @@ class GraphFile:
         """The ONNX network of graph ``number``, or of an edited copy of it."""
         one = self.architectures[self.architecture_of[number]]
         return fill_skeleton(one.skeleton, unpack(one.program, self.weights(number, graph)))
+
+    def state_dict(
+        self, number: int = 0, graph: NeuralGraph | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The ``state_dict`` of graph ``number``, or of an edited copy of it, where the model came
+        from PyTorch."""
+        tensors = self.tensors[number]
+        if tensors is None:
+            raise LiftError(
+                "only models that came from PyTorch have a state_dict", where=self.sources[number]
+            )
+        program = self.architectures[self.architecture_of[number]].program
+        return tensors.write(program, self.weights(number, graph))
 
 
 def save(compilations: Sequence[Compilation], path: str | Path) -> None:
@@ -102,6 +117,7 @@ def save(compilations: Sequence[Compilation], path: str | Path) -> None:
                 "features": bind(one.plan, one.weights).to_dict(),
                 # Entries of parameters that lie on no node or edge.
                 "rest": one.weights[torch.from_numpy(~one.plan.covered())],
+                "tensors": None if one.tensors is None else one.tensors.to_dict(),
             }
         )
     content = {"format": FORMAT, "architectures": architectures, "graphs": graphs}
@@ -146,6 +162,8 @@ def load(path: str | Path) -> GraphFile:
             raise ModelError("a graph names an architecture that is not there", where=str(path))
         names = tuple(str(entry["source"]) for entry in content["graphs"])
         rests = tuple(entry["rest"] for entry in content["graphs"])
+        named = (entry.get("tensors") for entry in content["graphs"])
+        tensors = tuple(None if entry is None else StateDict.from_dict(entry) for entry in named)
     except NgcError:
         raise
     except KeyError as error:
@@ -153,7 +171,7 @@ def load(path: str | Path) -> GraphFile:
         raise ModelError(found, where=str(path)) from error
     except Exception as error:  # whatever an entry of a wrong type leads to
         raise ModelError("not a file that ngc wrote, or a damaged one", where=str(path)) from error
-    return GraphFile(architectures, graphs, numbers, names, rests)
+    return GraphFile(architectures, graphs, numbers, names, rests, tensors)
 
 
 def _architecture(entry: dict[str, Any]) -> Architecture:

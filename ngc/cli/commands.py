@@ -16,15 +16,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="ngc",
-    help="Compile trained networks (ONNX) into neural graphs, and prove each compilation.",
+    help="Compile trained networks (ONNX, PyTorch) into neural graphs, and prove each compilation.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ModelFile = Annotated[
-    str, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)
-]
+MODELS = "An ONNX file, a .pt2 of PyTorch, or package.module:name (which runs that code)."
+ModelFile = Annotated[str, typer.Argument(metavar="MODEL", help=MODELS, show_default=False)]
 
 
 class Level(StrEnum):
@@ -49,13 +48,13 @@ def ngc(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Compile trained networks (ONNX) into neural graphs, and prove each compilation."""
+    """Compile trained networks (ONNX, PyTorch) into neural graphs, and prove each compilation."""
 
 
 @command(app)
 def compile(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="ONNX files.", show_default=False)
+        list[str], typer.Argument(metavar="MODEL...", help=MODELS, show_default=False)
     ],
     settings: Settings,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path(
@@ -149,9 +148,14 @@ def show(
 @command(app)
 def decompile(
     graph: Annotated[Path, typer.Argument(metavar="GRAPH", help="A graph.pt.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")] = Path(
-        "back.onnx"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file to write: ONNX, or .safetensors, the state_dict of a PyTorch module.",
+        ),
+    ] = Path("back.onnx"),
     number: Annotated[int, typer.Option(help="Which of the graphs in the file, from 0.")] = 0,
 ) -> None:
     """Give the network back: the weights on the graph, in the source model's own form.
@@ -165,7 +169,12 @@ def decompile(
     if not 0 <= number < len(stored):
         found = f"it holds {len(stored)} graph(s), there is no number {number}"
         raise OptionError(found, where=str(graph), hint="--number, from 0")
-    blob = serialised(decompile(stored, number), output)
+    if output.suffix == ".safetensors":
+        from safetensors.torch import save
+
+        blob = save(stored.state_dict(number))
+    else:
+        blob = serialised(decompile(stored, number), output)
     write_beside(output, lambda file: file.write(blob))
     typer.echo(f"{output}: {stored.sources[number]}, {len(blob):,} bytes")
 

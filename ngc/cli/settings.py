@@ -21,6 +21,7 @@ from ngc.options import CHOICES, Options
 if TYPE_CHECKING:
     from ngc.budget import Budget
     from ngc.compiler import Compilation
+    from ngc.frontends.dims import Example
 
 FAILED, REFUSED = 1, 2  # exit codes: a check failed; an error of the user or of the model
 PANEL = "Options of the compilation"
@@ -34,14 +35,16 @@ class Settings:
     budget: Budget
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     dims: dict[str, int] = field(default_factory=dict)
+    inputs: tuple[Example, ...] | None = None
 
     def compile(self, model: str) -> Compilation:
         """Compile a file; its notes go to stderr."""
         from ngc.compiler import compile
 
         result = compile(
-            model, options=self.options, shapes=self.shapes, dims=self.dims, budget=self.budget
-        )
+            model, self.inputs, options=self.options, shapes=self.shapes, dims=self.dims,
+            budget=self.budget,
+        )  # fmt: skip
         for note in result.notes:
             say(f"note: {note}")
         return result
@@ -107,6 +110,13 @@ def model_flags() -> list[inspect.Parameter]:
     panel = "Sizes"
     return [
         _flag("shape", list[str], "Sizes of an input, e.g. x=1x3x224x224.", [], panel),
+        _flag(
+            "input",
+            list[str],
+            "Input of a PyTorch module, e.g. 1x3x32x32, ids=1x16:int64.",
+            [],
+            panel,
+        ),
         _flag("dim", list[str], "Size of a named dimension, e.g. batch=1.", [], panel),
         _flag(
             "max_elements",
@@ -122,13 +132,15 @@ def model_flags() -> list[inspect.Parameter]:
 def settings_of(flags: dict[str, Any]) -> Settings:
     """Settings from the values of all flags above."""
     from ngc.budget import Budget
-    from ngc.frontends.dims import parse_dim, parse_shape
+    from ngc.frontends.dims import parse_dim, parse_example, parse_shape
 
     values = {f.name: flags[f.name] for f in fields(Options)}
     values["input_axes"] = dict(parse_axes(text) for text in values["input_axes"])
     shapes = dict(parse_shape(text) for text in flags["shape"])
     dims = dict(parse_dim(text) for text in flags["dim"])
-    return Settings(Options(**values), Budget(max_elements=flags["max_elements"]), shapes, dims)
+    inputs = tuple(parse_example(text) for text in flags["input"]) or None
+    budget = Budget(max_elements=flags["max_elements"])
+    return Settings(Options(**values), budget, shapes, dims, inputs)
 
 
 def parse_axes(text: str) -> tuple[str, str]:

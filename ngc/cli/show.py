@@ -16,7 +16,7 @@ from ngc.cli.tables import add_row, count, make_table, sizes
 from ngc.compiler import lower_with_shapes, simplify
 from ngc.coverage import ABSENT, FOLDED, Coverage
 from ngc.errors import OptionError
-from ngc.frontends.onnx import load
+from ngc.frontends.models import load
 from ngc.ir.graph import ACTIVATIONS, NODE_KINDS, NODE_ROLES, POOLS, Graph, NodeGroup
 from ngc.ir.graph_text import group_names, params_of, print_graph, scalars_of
 from ngc.ir.program import Program
@@ -91,7 +91,7 @@ def read_stages(model: str, settings: Settings, level: str | None, after: str) -
 def _stopped(model: str, settings: Settings, level: str, after: str) -> Stage:
     """The model as it is after one pass."""
     options, budget = settings.options, settings.budget
-    source = load(model, budget=budget)
+    source = load(model, settings.inputs, budget=budget)
     if level == "onnx":
         return Stage("onnx", normalise(source, options, after=after), source.notes)
     source = normalise(source, options)

@@ -17,6 +17,9 @@ SPATIAL = (32, 64, 224, 28, 8, 128, 16, 256, 299, 512)
 SEQUENCE = (8, 16, 4, 32, 64, 128, 1, 256, 512)
 CHANNELS = (3, 1, 4)
 
+# Of example inputs.
+DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool")
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -44,6 +47,31 @@ def parse_shape(text: str) -> tuple[str, Ints]:
     if not found or not name:
         raise OptionError(f"cannot read the shape {text!r}", hint="--shape x=1x3x224x224")
     return name, shape
+
+
+@dataclass(frozen=True)
+class Example:
+    """An input to try a module on: ``name`` of the argument (none: by position), sizes, dtype."""
+
+    name: str
+    shape: Ints
+    dtype: str = "float32"
+
+
+def parse_example(text: str) -> Example:
+    """``1x3x32x32``, ``pixels=1x3x32x32`` or ``ids=1x16:int64``."""
+    name, found, rest = text.rpartition("=")
+    sizes, typed, dtype = rest.partition(":")
+    try:
+        shape = tuple(int(n) for n in sizes.split("x")) if sizes else ()
+    except ValueError:
+        shape = (-1,)
+    if min(shape, default=0) < 0 or (found and not name) or (typed and dtype not in DTYPES):
+        raise OptionError(
+            f"cannot read the input {text!r}",
+            hint=f"--input 1x3x32x32, --input ids=1x16:int64; of {', '.join(DTYPES)}",
+        )
+    return Example(name, shape, dtype or "float32")
 
 
 def parse_dim(text: str) -> tuple[str, int]:

@@ -5,8 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx
 import onnx_ir
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of a framework is: the parameter ``name``, its axes in the order ``perm`` (as
+    they are if none is given)."""
+
+    name: str
+    perm: tuple[int, ...] = ()
+
+    def read(self, params: Mapping[str, np.ndarray]) -> np.ndarray:
+        array = params[self.name]
+        return array.transpose(self.perm) if self.perm else array
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What the framework that a model comes from calls its tensors.
+
+    ``places``: tensors that are in the ONNX model, several names for one where they are tied;
+    ``rest``: the values of those that are not (counters, buffers that nothing reads).
+    """
+
+    framework: str
+    places: Mapping[str, Place]
+    rest: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,7 +41,8 @@ class Source:
     """A model that was read: self-contained (no external data), checked, nodes in order.
 
     ``model`` shares its tensors with ``proto``. Where normalising changed weights, ``folded`` says
-    which tensors of ``original`` each changed tensor was computed from.
+    which tensors of ``original`` each changed tensor was computed from. ``origin``: names of the
+    tensors in the framework that the model was exported from.
     """
 
     proto: onnx.ModelProto
@@ -23,3 +51,4 @@ class Source:
     notes: tuple[str, ...] = ()
     folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     original: onnx.ModelProto | None = None
+    origin: Origin | None = None

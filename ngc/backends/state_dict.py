@@ -1,0 +1,98 @@
+"""Weights back under the names of the framework that a model comes from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from ngc.backends.torch_exec import unpack
+from ngc.errors import LiftError
+from ngc.ir.program import Program
+from ngc.ir.source import Origin, Place
+
+
+@dataclass(frozen=True, eq=False)
+class StateDict:
+    """How to write the tensors of a framework from weights [slots].
+
+    ``places``: where each is among the parameters; ``rest``: the values of those that are none, for
+    one network; ``computed``: digests of parameters that were computed from such tensors, and can
+    have no other value therefore.
+    """
+
+    framework: str
+    places: Mapping[str, Place]
+    rest: Mapping[str, Tensor]
+    computed: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, origin: Origin, program: Program, arrays: Mapping[str, np.ndarray],
+        proto: onnx.ModelProto,
+    ) -> StateDict:  # fmt: skip
+        """For a network with these parameters, ``proto`` the model that was read."""
+        names = {param.name for param in program.params}
+        tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+        places = {key: place for key, place in origin.places.items() if place.name in names}
+        lost = {key: place for key, place in origin.places.items() if place.name not in names}
+        known = {
+            key: place.read({place.name: numpy_helper.to_array(tensors[place.name])})
+            for key, place in lost.items()
+        }
+        rest = {key: to_torch(array) for key, array in {**origin.rest, **known}.items()}
+        sources = {place.name for place in lost.values()}
+        computed = {
+            param.name: digest(arrays[param.name])
+            for param in program.params
+            if not sources.isdisjoint(param.derived)
+        }
+        return cls(origin.framework, places, rest, computed)
+
+    def write(self, program: Program, weights: Tensor) -> dict[str, Tensor]:
+        """Every tensor by its name in the framework."""
+        arrays = unpack(program, weights)
+        for name, expected in self.computed.items():
+            if digest(arrays[name]) != expected:
+                raise LiftError(
+                    "its value has changed, but it was computed from other tensors, which cannot "
+                    "be found from it",
+                    where=name,
+                )
+        found = {key: to_torch(place.read(arrays)) for key, place in self.places.items()}
+        return {**found, **{key: tensor.clone() for key, tensor in self.rest.items()}}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As tensors, numbers and strings."""
+        places = {key: [place.name, list(place.perm)] for key, place in self.places.items()}
+        return {
+            "framework": self.framework, "places": places, "rest": dict(self.rest),
+            "computed": dict(self.computed),
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> StateDict:
+        places = {
+            key: Place(str(name), tuple(int(k) for k in perm))
+            for key, (name, perm) in entry["places"].items()
+        }
+        return cls(str(entry["framework"]), places, entry["rest"], entry["computed"])
+
+
+def digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:32]
+
+
+def to_torch(array: np.ndarray) -> Tensor:
+    """A copy as a tensor; numpy has no bfloat16 of its own."""
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(np.array(array))

@@ -1,0 +1,98 @@
+"""A model in any form that ngc reads -> Source: which frontend it is for.
+
+Frameworks are imported only for models of theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ngc.budget import DEFAULT, Budget
+from ngc.errors import ModelError, NgcError, OptionError
+from ngc.frontends import onnx
+from ngc.ir.source import Source
+
+# ``package.module:name``, and no path
+IN_CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*")
+
+TORCH = ("torch.nn.modules.module.Module", "torch.export.exported_program.ExportedProgram")
+
+
+def load(model: Any, inputs: Any = None, *, budget: Budget = DEFAULT) -> Source:
+    """Read and check a model.
+
+    A path: ``.pt2`` is an exported program of PyTorch, others are ONNX. ``package.module:name`` is
+    a module in code, or a function that makes it; that runs the code. In memory: ONNX (proto,
+    bytes, onnx_ir), ``torch.nn.Module`` with example ``inputs``, exported program.
+    """
+    where = str(model) if isinstance(model, str | Path) else type(model).__name__
+    if isinstance(model, str) and IN_CODE.fullmatch(model):
+        model = from_code(model)
+    if isinstance(model, str | Path) and Path(model).suffix == ".pt2":
+        from ngc.frontends.torch import read_program
+
+        model = read_program(Path(model))
+    if _is_a(model, *TORCH):
+        return _from_torch(model, inputs, where, budget)
+    if inputs is not None:
+        raise OptionError(
+            "example inputs are for PyTorch modules",
+            where=where,
+            hint="shapes={'x': (1, 3, 32, 32)}, or --shape x=1x3x32x32, sets the sizes of others",
+        )
+    return onnx.load(model, budget=budget)
+
+
+def _from_torch(model: Any, inputs: Any, where: str, budget: Budget) -> Source:
+    from ngc.frontends.torch import export, origin_of
+
+    proto = export(model, inputs, where)
+    source = onnx.load(proto, budget=budget)
+    return replace(source, name=where, origin=origin_of(model, proto))
+
+
+def from_code(name: str) -> Any:
+    """The object ``package.module:name``; what it returns, if it is a function or a class."""
+    package, _, attribute = name.partition(":")
+    with _folder_on_path():
+        try:
+            found: Any = importlib.import_module(package)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+            if (callable(found) and not hasattr(found, "forward")) or isinstance(found, type):
+                found = found()
+        except NgcError:
+            raise
+        except Exception as error:  # the user's own code
+            line = (str(error).splitlines() or [""])[0][:200]
+            raise ModelError(
+                f"its code raised {type(error).__name__}: {line}",
+                where=name,
+                hint="package.module:factory, importable from here, that needs no arguments",
+            ) from error
+    return found
+
+
+@contextlib.contextmanager
+def _folder_on_path() -> Iterator[None]:
+    """The working folder can be imported from, as with ``python -m``."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
+
+
+def _is_a(model: Any, *names: str) -> bool:
+    """Whether an object is of one of these classes, by name: nothing is imported to find out."""
+    kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(model).__mro__}
+    return not kinds.isdisjoint(names)

@@ -1,0 +1,313 @@
+"""PyTorch modules: names, values and ties of their tensors survive, there and back."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import ngc
+from ngc.cli import app
+from ngc.errors import LiftError, ModelError, NgcError, OptionError
+from ngc.frontends.dims import Example, parse_example
+
+CODE = """
+import torch
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.read = nn.Embedding(7, 4)
+        self.write = nn.Linear(4, 7, bias=False)
+        self.write.weight = self.read.weight
+
+    def forward(self, ids):
+        return self.write(self.read(ids))
+
+def broken():
+    raise RuntimeError("no such luck")
+"""
+
+
+class Residual(nn.Module):
+    """Convolutions with BatchNorm around a skip, then a Linear; a buffer that nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(2, 4, 3, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(4, 3)
+        self.register_buffer("unread", torch.arange(3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        return self.head((x + self.conv(x)).mean((2, 3)))
+
+
+def perturbed(module: nn.Module) -> nn.Module:
+    """Away from ones and zeros, which hide what is lost."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point():
+                tensor.add_(0.2 * torch.rand(tensor.shape, generator=generator))
+    return module
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(2, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_module_comes_back_whole(images: Tensor) -> None:
+    module = perturbed(Residual()).eval()
+    compiled = ngc.compile(module, images)
+    assert ngc.verify(compiled).passed
+    back = compiled.state_dict(ngc.lift(compiled.plan, compiled.graph()))
+    own = module.state_dict()
+    assert sorted(back) == sorted(own)
+    for name, tensor in own.items():
+        assert back[name].dtype == tensor.dtype, name
+        assert torch.equal(back[name], tensor), name
+    other = Residual().eval()
+    other.load_state_dict(back, strict=True)
+    assert torch.equal(other(images), module(images))
+
+
+def test_parameters_keep_their_names(images: Tensor) -> None:
+    names = {param.name for param in ngc.compile(Residual(), images).program.params}
+    assert names == {
+        name
+        for name in Residual().state_dict()
+        if name not in ("unread", "norm.num_batches_tracked")
+    }
+
+
+def test_edited_weights_are_those_of_the_module(images: Tensor) -> None:
+    module = perturbed(Residual()).eval()
+    compiled = ngc.compile(module, images)
+    changed = compiled.weights.clone()
+    changed[2:] *= 1.5  # all but the constants 0 and 1
+    weights = ngc.lift(compiled.plan, ngc.bind(compiled.plan, changed))
+    back = compiled.state_dict(weights)
+    torch.testing.assert_close(back["head.weight"], module.head.weight * 1.5)
+    torch.testing.assert_close(back["norm.running_var"], module.norm.running_var * 1.5)
+    other = Residual().eval()
+    other.load_state_dict(back)
+    found = ngc.Executor(compiled.program)(weights, {"x": images})
+    torch.testing.assert_close(next(iter(found.values())), other(images))
+
+
+def test_tied_tensors_are_one_parameter_under_two_names() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    module[2].weight = module[0].weight
+    compiled = ngc.compile(module, torch.zeros(1, 3))
+    assert sorted(p.size for p in compiled.program.params) == [3, 3, 9]
+    back = compiled.state_dict(compiled.weights * 2)
+    assert torch.equal(back["0.weight"], back["2.weight"])
+    assert torch.equal(back["2.weight"], 2 * module[0].weight)
+
+
+def test_half_precision_comes_back_bit_for_bit() -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).to(dtype)
+        back = ngc.compile(module, torch.zeros(1, 3, dtype=dtype)).state_dict()
+        for name, tensor in module.state_dict().items():
+            assert back[name].dtype == dtype
+            assert torch.equal(back[name], tensor)
+
+
+def test_every_submodule_keeps_its_mode(images: Tensor) -> None:
+    module = Residual().train()
+    module.conv.eval()
+    ngc.compile(module, images)
+    assert (module.training, module.norm.training, module.conv.training) == (True, True, False)
+
+
+def test_inputs_are_given_by_position_or_by_name() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.arange(3.0))
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return a * self.weight + b
+
+    a, b = torch.zeros(2, 3), torch.zeros(2, 3)
+    hashes = {ngc.compile(Sum(), inputs).plan.hash for inputs in ((a, b), [a, b], {"a": a, "b": b})}
+    assert len(hashes) == 1
+
+
+def test_networks_of_one_architecture_share_a_plan() -> None:
+    first, second = (
+        ngc.compile(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.zeros(1, 3))
+        for _ in range(2)
+    )
+    assert first.plan is second.plan
+    assert not torch.equal(first.weights, second.weights)
+
+
+def test_what_cannot_be_compiled_is_said(images: Tensor) -> None:
+    class Chooses(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ModelError, match=r"Residual: a PyTorch module needs example inputs"):
+        ngc.compile(Residual())
+    with pytest.raises(ModelError, match=r"Residual: torch's exporter failed: .*2 channels"):
+        ngc.compile(Residual(), torch.zeros(1, 3, 6, 6))
+    with pytest.raises(ModelError, match=r"Chooses: torch's exporter failed"):
+        ngc.compile(Chooses(), images)
+    with pytest.raises(OptionError, match="example inputs are for PyTorch modules"):
+        ngc.compile("model.onnx", images)
+    with pytest.raises(LiftError, match="only models that came from PyTorch"):
+        ngc.compile("examples/mnist_cnn.onnx").state_dict()
+
+
+def test_a_tensor_that_was_folded_cannot_change() -> None:
+    class Folds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.offset = nn.Parameter(torch.rand(3))
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x * (1 + self.offset))
+
+    module = Folds()
+    compiled = ngc.compile(module, torch.zeros(1, 3))
+    assert torch.equal(compiled.state_dict()["offset"], module.offset)
+    with pytest.raises(LiftError, match="it was computed from other tensors"):
+        compiled.state_dict(compiled.weights * 2)
+
+
+# --- exported programs --------------------------------------------------------------------------
+
+
+def exported(folder: Path, module: nn.Module, *inputs: Tensor) -> Path:
+    path = folder / "model.pt2"
+    torch.export.save(torch.export.export(module, inputs), path)
+    return path
+
+
+def test_an_exported_program_is_the_module(tmp_path: Path, images: Tensor) -> None:
+    module = perturbed(Residual()).eval()
+    path = exported(tmp_path, module, images)
+    compiled, direct = ngc.compile(path), ngc.compile(module, images)
+    assert ngc.verify(compiled).passed
+    assert compiled.plan.hash == direct.plan.hash
+    assert torch.equal(compiled.weights, direct.weights)
+    Residual().load_state_dict(compiled.state_dict(), strict=True)
+
+
+def test_no_code_in_an_exported_program_runs(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    good = exported(tmp_path, nn.Linear(2, 2), torch.zeros(1, 2))
+    bad = tmp_path / "bad.pt2"
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
+        replaced = 0
+        for info in source.infolist():
+            data = source.read(info)
+            if info.filename.endswith(".pt"):
+                data, replaced = pickle.dumps({"x": Evil()}), replaced + 1
+            target.writestr(info, data)
+    assert replaced
+    with pytest.raises(
+        ModelError, match=r"bad.pt2: not an exported program that can be read safely"
+    ):
+        ngc.compile(bad)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_damaged_programs_are_refused(tmp_path: Path) -> None:
+    good = exported(tmp_path, nn.Linear(2, 2), torch.zeros(1, 2))
+    cut = tmp_path / "cut.pt2"
+    cut.write_bytes(good.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"cut.pt2: not an exported program"):
+        ngc.compile(cut)
+    with pytest.raises(ModelError, match=r"none.pt2: there is no such file"):
+        ngc.compile(tmp_path / "none.pt2")
+
+
+# --- code, and the command line -----------------------------------------------------------------
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "a_network.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "a_network", raising=False)
+    return tmp_path
+
+
+def run(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(words))
+    return result.exit_code, result.output
+
+
+def test_modules_in_code_compile_from_the_command_line(code: Path) -> None:
+    assert run("compile", "a_network:make", "--input", "1x3", "-o", "graph.pt")[0] == 0
+    assert run("decompile", "graph.pt", "-o", "back.safetensors")[0] == 0
+    from safetensors.torch import load_file
+
+    back = load_file("back.safetensors")
+    assert {name: tuple(t.shape) for name, t in back.items()} == {
+        "0.weight": (4, 3), "0.bias": (4,), "2.weight": (2, 4), "2.bias": (2,),
+    }  # fmt: skip
+    status, shown = run("verify", "a_network:Tied", "--input", "ids=1x5:int64")
+    assert status == 0, shown
+    status, shown = run("show", "a_network:make", "--input", "1x3", "--after", "emit", "--text")
+    assert status == 0, shown
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("a_network:make", "needs example inputs"),
+        ("a_network:broken", "its code raised RuntimeError: no such luck"),
+        ("a_network:none", "its code raised AttributeError"),
+        ("no_such_module:make", "its code raised ModuleNotFoundError"),
+        ("a_network:CODE.make", "its code raised AttributeError"),
+    ],
+)
+def test_faults_of_code_are_one_message(code: Path, model: str, message: str) -> None:
+    status, shown = run("compile", model)
+    assert status == 2
+    assert f"error: {model}: " in shown
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_the_graph_file_keeps_the_names(tmp_path: Path, images: Tensor) -> None:
+    module = perturbed(Residual()).eval()
+    path = tmp_path / "graph.pt"
+    ngc.save([ngc.compile(module, images), ngc.compile("examples/mnist_cnn.onnx")], path)
+    stored = ngc.load(path)
+    back = stored.state_dict(0)
+    assert all(torch.equal(back[name], own) for name, own in module.state_dict().items())
+    with pytest.raises(LiftError, match="only models that came from PyTorch"):
+        stored.state_dict(1)
+
+
+def test_example_inputs_are_read() -> None:
+    assert parse_example("1x3x8x8") == Example("", (1, 3, 8, 8))
+    assert parse_example("ids=1x16:int64") == Example("ids", (1, 16), "int64")
+    assert parse_example("scale=") == Example("scale", ())
+    for text in ("1xa", "=1x3", "1x-3", "1x3:float7", "x=1,3"):
+        with pytest.raises(NgcError, match="cannot read the input"):
+            parse_example(text)
