@@ -30,7 +30,7 @@ from ngc.budget import DEFAULT, Budget
 from ngc.coverage import Coverage, coverage
 from ngc.errors import LiftError, ModelError, ShapeError
 from ngc.frontends.dims import sample_shapes
-from ngc.frontends.models import load
+from ngc.frontends.models import load, write_back
 from ngc.ir.program import Program
 from ngc.ir.source import Source
 from ngc.ir.text import structure_hash
@@ -96,15 +96,23 @@ class Compilation:
         return bind(self.plan, self.weights)
 
     def state_dict(self, weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """Every tensor of the module that was compiled, under its own name: the values of these
-        weights [slots], by default this network's. ``load_state_dict`` reads it."""
+        """Every tensor of the model that was compiled, under the name it has in its framework
+        (``state_dict`` key, Keras path, attribute): the values of these weights [slots], by default
+        this network's."""
         if self.tensors is None:
             raise LiftError(
-                "only models that came from PyTorch have a state_dict",
+                "only models of PyTorch, Keras and scikit-learn have a state_dict",
                 where=self.source.name,
                 hint="ngc.decompile, for ONNX",
             )
         return self.tensors.write(self.program, self.weights if weights is None else weights)
+
+    def load_into(self, model: Any, weights: torch.Tensor | None = None) -> None:
+        """Set these weights [slots], by default this network's, in a model of the framework that
+        was compiled: a ``torch.nn.Module``, a Keras model, a scikit-learn estimator."""
+        tensors = self.state_dict(weights)
+        assert self.tensors is not None
+        write_back(self.tensors.framework, model, tensors)
 
     def save(self, path: str | Path) -> None:
         """Write graph.pt: the graph and what ``decompile`` needs."""

@@ -85,7 +85,8 @@ class GraphFile:
         tensors = self.tensors[number]
         if tensors is None:
             raise LiftError(
-                "only models that came from PyTorch have a state_dict", where=self.sources[number]
+                "only models of PyTorch, Keras and scikit-learn have a state_dict",
+                where=self.sources[number],
             )
         program = self.architectures[self.architecture_of[number]].program
         return tensors.write(program, self.weights(number, graph))

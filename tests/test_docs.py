@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,15 @@ def test_there_are_pages() -> None:
         "architecture.md", "program.md", "adding-an-operator.md", "adding-a-pass.md",
         "graph-features.md",
     }  # fmt: skip
+
+
+def python_of(name: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text_of(name), re.DOTALL)
+
+
+@pytest.mark.parametrize("code", python_of("frameworks.md"), ids=["torch", "keras", "sklearn"])
+def test_each_framework_has_an_example_that_runs(code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -72,7 +72,7 @@ class StateDict:
 
     def to_dict(self) -> dict[str, Any]:
         """As tensors, numbers and strings."""
-        places = {key: [place.name, list(place.perm)] for key, place in self.places.items()}
+        places = {key: [place.name, list(place.shape)] for key, place in self.places.items()}
         return {
             "framework": self.framework, "places": places, "rest": dict(self.rest),
             "computed": dict(self.computed),
@@ -81,8 +81,8 @@ class StateDict:
     @classmethod
     def from_dict(cls, entry: dict[str, Any]) -> StateDict:
         places = {
-            key: Place(str(name), tuple(int(k) for k in perm))
-            for key, (name, perm) in entry["places"].items()
+            key: Place(str(name), tuple(int(n) for n in shape))
+            for key, (name, shape) in entry["places"].items()
         }
         return cls(str(entry["framework"]), places, entry["rest"], entry["computed"])
 

@@ -22,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-MODELS = "An ONNX file, a .pt2 of PyTorch, or package.module:name (which runs that code)."
+MODELS = "ONNX file, .pt2 of PyTorch, .keras or .h5, or package.module:name (runs that code)."
 ModelFile = Annotated[str, typer.Argument(metavar="MODEL", help=MODELS, show_default=False)]
 
 
@@ -153,7 +153,7 @@ def decompile(
         typer.Option(
             "--output",
             "-o",
-            help="The file to write: ONNX, or .safetensors, the state_dict of a PyTorch module.",
+            help="The file to write: ONNX, or .safetensors, tensors by their own names.",
         ),
     ] = Path("back.onnx"),
     number: Annotated[int, typer.Option(help="Which of the graphs in the file, from 0.")] = 0,

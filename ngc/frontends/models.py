@@ -9,10 +9,12 @@ import contextlib
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ngc.budget import DEFAULT, Budget
 from ngc.errors import ModelError, NgcError, OptionError
@@ -24,13 +26,18 @@ IN_CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*")
 
 TORCH = ("torch.nn.modules.module.Module", "torch.export.exported_program.ExportedProgram")
 
+SKLEARN = "sklearn.base.BaseEstimator"
+KERAS = "keras.src.models.model.Model"
+KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+
 
 def load(model: Any, inputs: Any = None, *, budget: Budget = DEFAULT) -> Source:
     """Read and check a model.
 
-    A path: ``.pt2`` is an exported program of PyTorch, others are ONNX. ``package.module:name`` is
-    a module in code, or a function that makes it; that runs the code. In memory: ONNX (proto,
-    bytes, onnx_ir), ``torch.nn.Module`` with example ``inputs``, exported program.
+    A path: ``.pt2`` is an exported program of PyTorch, ``.keras`` and ``.h5`` are Keras models,
+    others are ONNX. ``package.module:name`` is a model in code, or a function that makes it; that
+    runs the code. In memory: ONNX (proto, bytes, onnx_ir), ``torch.nn.Module`` with example
+    ``inputs``, exported program, Keras model, fitted scikit-learn network or pipeline.
     """
     where = str(model) if isinstance(model, str | Path) else type(model).__name__
     if isinstance(model, str) and IN_CODE.fullmatch(model):
@@ -39,14 +46,28 @@ def load(model: Any, inputs: Any = None, *, budget: Budget = DEFAULT) -> Source:
         from ngc.frontends.torch import read_program
 
         model = read_program(Path(model))
+    if isinstance(model, str | Path) and Path(model).suffix in KERAS_SUFFIXES:
+        from ngc.frontends.keras import read
+
+        model = read(Path(model))
+    if _is_a(model, KERAS):  # on the torch backend it is a module of torch, too
+        from ngc.frontends import keras
+
+        proto, origin = keras.export(model, inputs, where)
+        return replace(onnx.load(proto, budget=budget), name=where, origin=origin)
     if _is_a(model, *TORCH):
         return _from_torch(model, inputs, where, budget)
     if inputs is not None:
         raise OptionError(
-            "example inputs are for PyTorch modules",
+            "example inputs are for PyTorch modules and Keras models",
             where=where,
             hint="shapes={'x': (1, 3, 32, 32)}, or --shape x=1x3x32x32, sets the sizes of others",
         )
+    if _is_a(model, SKLEARN):
+        from ngc.frontends import sklearn
+
+        proto, origin = sklearn.export(model, where)
+        return replace(onnx.load(proto, budget=budget), name=where, origin=origin)
     return onnx.load(model, budget=budget)
 
 
@@ -56,6 +77,20 @@ def _from_torch(model: Any, inputs: Any, where: str, budget: Budget) -> Source:
     proto = export(model, inputs, where)
     source = onnx.load(proto, budget=budget)
     return replace(source, name=where, origin=origin_of(model, proto))
+
+
+def write_back(framework: str, model: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Set the tensors of a model of a framework, by its own names for them."""
+    match framework:
+        case "torch":
+            model.load_state_dict(tensors, strict=True)
+        case "keras":
+            for weight in model.weights:
+                weight.assign(tensors[weight.path])
+        case "sklearn":
+            from ngc.frontends.sklearn import write_back as write
+
+            write(model, {name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def from_code(name: str) -> Any:

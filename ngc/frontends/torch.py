@@ -39,18 +39,14 @@ def export(model: nn.Module | ExportedProgram, inputs: Any, where: str) -> onnx.
     kwargs: dict[str, Any] = {}
     if isinstance(model, nn.Module):
         args, kwargs = arguments(inputs, where)
-    with _quiet(), _evaluating(model), torch.no_grad():
+    with exporting(model):
         try:
             program = torch.onnx.export(
                 model, args, kwargs=kwargs, dynamo=True, external_data=False, optimize=False,
                 verbose=False,
             )  # fmt: skip
         except Exception as error:  # whatever a module of a stranger and the exporter raise
-            raise ModelError(
-                f"torch's exporter failed: {_reason(error)}",
-                where=where,
-                hint="torch.export.export(model, inputs) says more",
-            ) from error
+            raise failed(error, where) from error
     assert program is not None
     proto = program.model_proto
     for node in proto.graph.node:
@@ -58,6 +54,15 @@ def export(model: nn.Module | ExportedProgram, inputs: Any, where: str) -> onnx.
         del node.metadata_props[:]
         node.metadata_props.extend(kept)
     return proto
+
+
+def failed(error: BaseException, where: str) -> ModelError:
+    """Of the exporter, in a line."""
+    return ModelError(
+        f"torch's exporter failed: {reason(error)}",
+        where=where,
+        hint="torch.export.export(model, inputs) says more",
+    )
 
 
 def arguments(inputs: Any, where: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -104,7 +109,7 @@ def read_program(path: Path) -> ExportedProgram:
             return torch.export.load(path)
         except Exception as error:  # torch's, zip's, json's and unpickling errors
             raise ModelError(
-                f"not an exported program that can be read safely: {_reason(error)}",
+                f"not an exported program that can be read safely: {reason(error)}",
                 where=str(path),
                 hint="torch.export.save(torch.export.export(model, inputs), path)",
             ) from error
@@ -121,7 +126,7 @@ def origin_of(model: nn.Module | ExportedProgram, proto: onnx.ModelProto) -> Ori
     for name, tensor in tensors.items():
         memory = (tensor.data_ptr(), tensor.shape, tensor.stride())
         if name in found and tuple(found[name].dims) == tuple(tensor.shape):
-            places[name] = Place(name)
+            places[name] = Place(name, tuple(tensor.shape))
             by_memory.setdefault(memory, name)
     for name, tensor in tensors.items():
         memory = (tensor.data_ptr(), tensor.shape, tensor.stride())
@@ -141,7 +146,7 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
     return np.array(tensor.numpy())
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The innermost cause in a line: the exporter's own message is a page."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -163,15 +168,16 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module | ExportedProgram) -> Iterator[None]:
-    """In evaluation mode; every submodule gets its own mode back."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+def exporting(model: nn.Module | ExportedProgram) -> Iterator[None]:
+    """In silence, without gradients and in evaluation mode; every submodule gets its own mode
+    back."""
+    modes = []
+    if isinstance(model, nn.Module):
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()
     try:
-        yield
+        with _quiet(), torch.no_grad():
+            yield
     finally:
         for module, mode in modes:
             module.training = mode

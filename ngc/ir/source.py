@@ -12,15 +12,13 @@ import onnx_ir
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor of a framework is: the parameter ``name``, its axes in the order ``perm`` (as
-    they are if none is given)."""
+    """Where a tensor of a framework is: the parameter ``name``, in another ``shape`` if it is."""
 
     name: str
-    perm: tuple[int, ...] = ()
+    shape: tuple[int, ...]
 
     def read(self, params: Mapping[str, np.ndarray]) -> np.ndarray:
-        array = params[self.name]
-        return array.transpose(self.perm) if self.perm else array
+        return params[self.name].reshape(self.shape)
 
 
 @dataclass(frozen=True, eq=False)

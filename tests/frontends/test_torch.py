@@ -172,7 +172,7 @@ def test_what_cannot_be_compiled_is_said(images: Tensor) -> None:
         ngc.compile(Chooses(), images)
     with pytest.raises(OptionError, match="example inputs are for PyTorch modules"):
         ngc.compile("model.onnx", images)
-    with pytest.raises(LiftError, match="only models that came from PyTorch"):
+    with pytest.raises(LiftError, match="only models of PyTorch, Keras"):
         ngc.compile("examples/mnist_cnn.onnx").state_dict()
 
 
@@ -300,7 +300,7 @@ def test_the_graph_file_keeps_the_names(tmp_path: Path, images: Tensor) -> None:
     stored = ngc.load(path)
     back = stored.state_dict(0)
     assert all(torch.equal(back[name], own) for name, own in module.state_dict().items())
-    with pytest.raises(LiftError, match="only models that came from PyTorch"):
+    with pytest.raises(LiftError, match="only models of PyTorch, Keras"):
         stored.state_dict(1)
 
 

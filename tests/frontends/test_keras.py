@@ -1,0 +1,152 @@
+"""Keras models: weights by their paths, there and back; files run no code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ngc
+from ngc.errors import ModelError, NgcError
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+import keras  # isort: skip
+
+L = keras.layers
+
+
+def convolutional() -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            L.Conv2D(4, 3, padding="same", name="conv"),
+            L.BatchNormalization(name="norm"),
+            L.ReLU(),
+            L.MaxPooling2D(),
+            L.Flatten(),
+            L.Dense(5, name="head"),
+        ]
+    )
+
+
+def attention() -> Any:
+    x = keras.Input((6, 8))
+    y = L.MultiHeadAttention(2, 4)(x, x)
+    return keras.Model(x, L.LayerNormalization()(x + y))
+
+
+def mixed() -> Any:
+    """Separable and transposed convolutions, group normalisation, two outputs."""
+    x = keras.Input((9, 9, 3))
+    y = L.GroupNormalization(2)(L.SeparableConv2D(6, 3, strides=2)(x))
+    y = L.Conv2DTranspose(4, 3, strides=2)(y)
+    return keras.Model(x, [y, L.Flatten()(y)])
+
+
+def tokens() -> Any:
+    x = keras.Input((6,), dtype="int32")
+    y = L.GlobalAveragePooling1D()(L.Embedding(11, 4)(x))
+    return keras.Model(x, L.Dense(3, activation="softmax")(y))
+
+
+def two_inputs() -> Any:
+    a, b = keras.Input((3,)), keras.Input((2,))
+    return keras.Model([a, b], L.Dense(2)(L.Concatenate()([L.Dense(4)(a), b])))
+
+
+def recurrent() -> Any:
+    return keras.Sequential(
+        [keras.Input((4, 3)), L.LSTM(3, return_sequences=True), L.GRU(2), L.Dense(1)]
+    )
+
+
+BUILDERS = [convolutional, attention, mixed, tokens, two_inputs, recurrent]
+
+
+def perturbed(model: Any) -> Any:
+    """Away from ones and zeros, which hide what is lost."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.weights:
+            if weight.value.is_floating_point():
+                weight.value.add_(0.2 * torch.rand(weight.shape, generator=generator))
+    return model
+
+
+@pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
+def test_models_are_proven_and_come_back(build: Any) -> None:
+    model = perturbed(build())
+    compiled = ngc.compile(model)
+    verification = ngc.verify(compiled)
+    assert verification.passed, verification.checks
+    back = compiled.state_dict()
+    assert set(back) == {weight.path for weight in model.weights}
+    for weight in model.weights:
+        assert torch.equal(back[weight.path], weight.value), weight.path
+
+
+def test_weights_are_set_back() -> None:
+    model = perturbed(convolutional())
+    compiled = ngc.compile(model)
+    changed = compiled.weights.clone()
+    changed[2:] *= 1.5
+    image = torch.rand(1, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+    found = ngc.Executor(compiled.program)(changed, {compiled.program.inputs[0].out.name: image})
+    compiled.load_into(model, changed)
+    torch.testing.assert_close(next(iter(found.values())), model(image), rtol=1e-4, atol=1e-5)
+
+
+def test_batch_normalisation_keeps_its_four_tensors() -> None:
+    names = {param.name.split("/", 1)[1] for param in ngc.compile(convolutional()).program.params}
+    assert {f"norm/{n}" for n in ("gamma", "beta", "moving_mean", "moving_variance")} <= names
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_files_are_the_model(suffix: str, tmp_path: Path) -> None:
+    model = perturbed(convolutional())
+    path = tmp_path / f"model{suffix}"
+    model.save(path)
+    compiled = ngc.compile(path)
+    assert torch.equal(compiled.weights, ngc.compile(model).weights)
+    assert ngc.verify(compiled).passed
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_no_code_in_a_file_runs(suffix: str, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    leaves = L.Lambda(lambda x, path=str(marker): (__import__("os").mkdir(path), x)[1])
+    model = keras.Sequential([keras.Input((2,)), leaves])
+    path = tmp_path / f"model{suffix}"
+    model.save(path)
+    marker.rmdir()  # building the model ran it
+    with pytest.raises(ModelError, match=rf"model{suffix}: not a Keras model that can be read"):
+        ngc.compile(path)
+    assert not marker.exists()
+
+
+def test_faulty_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    with pytest.raises(ModelError, match="there is no such file"):
+        ngc.compile(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ModelError, match=r"model.keras: not a Keras model"):
+        ngc.compile(path)
+
+
+def test_sizes_that_a_model_leaves_open_are_chosen_or_given() -> None:
+    x = keras.Input((None, None, 3))
+    model = keras.Model(x, L.GlobalAveragePooling2D()(L.Conv2D(4, 3)(x)))
+    chosen = ngc.compile(model)
+    assert chosen.program.inputs[0].out.shape == (1, 32, 32, 3)
+    given = ngc.compile(model, torch.zeros(2, 7, 9, 3))
+    assert given.program.inputs[0].out.shape == (2, 7, 9, 3)
+
+
+def test_another_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = convolutional()
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(NgcError, match=r"Keras runs on jax here.*\n.*KERAS_BACKEND=torch"):
+        ngc.compile(model)
