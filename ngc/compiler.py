@@ -114,6 +114,13 @@ class Compilation:
         assert self.tensors is not None
         write_back(self.tensors.framework, model, tensors)
 
+    def with_weights(self, weights: Mapping[str, Any] | str | Path) -> Compilation:
+        """The same architecture with other weights: tensors by name, as in ``state_dict`` or in the
+        ONNX file, or a checkpoint (.safetensors, .npz, .pt)."""
+        from ngc.checkpoints import with_weights
+
+        return with_weights(self, weights)
+
     def save(self, path: str | Path) -> None:
         """Write graph.pt: the graph and what ``decompile`` needs."""
         from ngc.files import save

@@ -21,7 +21,7 @@ LAYERS = (
     ("ngc.backends.pyg", "ngc.backends.probes", "ngc.compare", "ngc.recompute"),
     ("ngc.backends.blocks",),
     ("ngc.compiler",),
-    ("ngc.files", "ngc.proof"),
+    ("ngc.files", "ngc.proof", "ngc.checkpoints"),
     ("ngc.models",),
     ("ngc.train",),
     ("ngc.cli",),
@@ -32,6 +32,7 @@ LAYER_OF = {name: k for k, names in enumerate(LAYERS) for name in names}
 # (from, to): why it may run backwards.
 ALLOWED = {
     ("ngc.compiler", "ngc.files"): "Compilation.save is a shorthand, imported when called",
+    ("ngc.compiler", "ngc.checkpoints"): "as is Compilation.with_weights",
 }
 
 

@@ -109,6 +109,15 @@ def fill_skeleton(skeleton: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -
     return model
 
 
+def with_tensors(proto: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """A copy in which these initializers have other values, in the types they are stored in."""
+    result = without_data(proto, set(arrays))
+    for tensor in result.graph.initializer:
+        if tensor.name in arrays:
+            _write(tensor, arrays[tensor.name].reshape(tuple(tensor.dims)), tensor.name)
+    return result
+
+
 def fixed_parameters(skeleton: onnx.ModelProto) -> frozenset[str]:
     """Parameters that ``fill_skeleton`` accepts with their original value only."""
     return frozenset(name for name, one in _read(skeleton)[1].items() if one.type == 0)

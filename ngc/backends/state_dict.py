@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
-import torch
 from onnx import numpy_helper
 from torch import Tensor
 
@@ -18,6 +16,7 @@ from ngc.backends.torch_exec import unpack
 from ngc.errors import LiftError
 from ngc.ir.program import Program
 from ngc.ir.source import Origin, Place
+from ngc.ir.tensors import to_torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +88,3 @@ class StateDict:
 
 def digest(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:32]
-
-
-def to_torch(array: np.ndarray) -> Tensor:
-    """A copy as a tensor; numpy has no bfloat16 of its own."""
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(np.array(array))

@@ -54,27 +54,51 @@ def ngc(
 @command(app)
 def compile(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help=MODELS, show_default=False)
-    ],
+        list[str] | None,
+        typer.Argument(metavar="MODEL...", help=MODELS, show_default=False),
+    ] = None,
+    *,
     settings: Settings,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path(
         "graph.pt"
     ),
+    plan_from: Annotated[
+        str,
+        typer.Option(metavar="MODEL", help="The architecture of checkpoints.", show_default=False),
+    ] = "",
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE...",
+            help="With --plan-from: weights alone (.safetensors, .npz, .pt), any number of files.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Compile networks into their neural graphs, all in one file.
 
     Example: ngc compile model.onnx -o graph.pt --flatten kernel
+
+    Example: ngc compile --plan-from model.onnx --weights checkpoints/*.safetensors
     """
     from ngc.cli.tables import compiled_table, show_tables
     from ngc.files import save
 
+    # A shell writes out checkpoints/*.safetensors: the files after the first look like models.
+    names = [*(weights or []), *(models or [])]
+    if bool(weights) != bool(plan_from):
+        raise OptionError("--plan-from and --weights go together", hint="ngc compile --help")
+    if not names:
+        raise OptionError("no model is given", hint="ngc compile model.onnx")
     require_folder(output)
     compilations = []
-    for number, model in enumerate(models, start=1):
-        say(f"compiling {model} ({number} of {len(models)})")
-        compilations.append(settings.compile(model))
+    architecture = settings.compile(plan_from) if plan_from else None
+    for number, name in enumerate(names, start=1):
+        say(f"compiling {name} ({number} of {len(names)})")
+        one = settings.compile(name) if architecture is None else architecture.with_weights(name)
+        compilations.append(one)
     save(compilations, output)
-    show_tables([compiled_table(models, compilations, output)])
+    show_tables([compiled_table(names, compilations, output)])
 
 
 @command(app)

@@ -21,6 +21,7 @@ from ngc.errors import ModelError, NgcError
 from ngc.frontends import torch as torch_frontend
 from ngc.frontends.dims import Example
 from ngc.ir.source import Origin, Place
+from ngc.ir.tensors import to_numpy
 
 # Sizes for what a model leaves open: batch, then space or sequence.
 BATCH, OPEN = 1, 32
@@ -67,7 +68,7 @@ def export(model: Any, inputs: Any, where: str) -> tuple[onnx.ModelProto, Origin
         if found.get(name) == math.prod(weight.shape):
             places[weight.path] = Place(name, tuple(weight.shape))
         else:
-            rest[weight.path] = torch_frontend.to_numpy(weight.value)
+            rest[weight.path] = to_numpy(weight.value)
     return proto, Origin("keras", places, rest)
 
 

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import ml_dtypes
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -28,6 +26,7 @@ from torch.export import ExportedProgram
 from ngc.errors import ModelError
 from ngc.frontends.dims import Example
 from ngc.ir.source import Origin, Place
+from ngc.ir.tensors import to_numpy
 
 # Where the exporter keeps the Python lines of each node: large, and no part of the model.
 TRACE = "pkg.torch.onnx.stack_trace"
@@ -136,14 +135,6 @@ def origin_of(model: nn.Module | ExportedProgram, proto: onnx.ModelProto) -> Ori
             else:
                 rest[name] = tensor
     return Origin("torch", places, {name: to_numpy(tensor) for name, tensor in rest.items()})
-
-
-def to_numpy(tensor: Tensor) -> np.ndarray:
-    """A copy; numpy has no bfloat16 of its own."""
-    tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().copy().view(ml_dtypes.bfloat16)
-    return np.array(tensor.numpy())
 
 
 def reason(error: BaseException) -> str:

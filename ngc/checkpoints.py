@@ -1,0 +1,195 @@
+"""Checkpoints: files of weights alone, for an architecture that is compiled already.
+
+Names are those of the model's framework, or of its ONNX file, and are matched strictly: everything
+that is missing, unknown or of another shape is reported together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import torch
+from torch import Tensor
+
+from ngc.backends.onnx_export import with_tensors
+from ngc.budget import Budget
+from ngc.compiler import Compilation, compile
+from ngc.errors import ModelError
+from ngc.ir.source import Origin, Place, Source
+from ngc.ir.tensors import to_numpy
+
+SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt")
+SHOWN = 5  # names in a report
+
+# Where training programs keep the weights in a file of theirs.
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+
+def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint by name. Runs no code from the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError("there is no such file", where=str(path))
+    try:
+        match path.suffix:
+            case ".safetensors":
+                from safetensors.torch import load_file
+
+                found: Any = load_file(path)
+            case ".npz":
+                with np.load(path, allow_pickle=False) as arrays:
+                    return {name: arrays[name] for name in arrays.files}
+            case _ if path.suffix in SUFFIXES:
+                found = torch.load(path, map_location="cpu", weights_only=True)
+            case _:
+                raise ModelError(
+                    f"{path.suffix or 'a file without a suffix'} is no kind of checkpoint",
+                    where=str(path),
+                    hint=", ".join(SUFFIXES),
+                )
+    except ModelError:
+        raise
+    except Exception as error:  # of whatever reads it; torch advises to run code
+        kind = type(error).__name__
+        raise ModelError(
+            f"not a checkpoint that can be read safely ({kind})", where=str(path)
+        ) from error
+    for name in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+            break
+    tensors = {}
+    if isinstance(found, Mapping):
+        tensors = {str(n): to_numpy(t) for n, t in found.items() if isinstance(t, Tensor)}
+    if not tensors:
+        raise ModelError("it holds no tensors by name", where=str(path))
+    return tensors
+
+
+def with_weights(
+    compilation: Compilation, weights: Mapping[str, Any] | str | Path, name: str = ""
+) -> Compilation:
+    """The network of this architecture with other weights: a checkpoint, or tensors by name."""
+    if isinstance(weights, str | Path):
+        name = name or str(weights)
+        given = read_tensors(weights)
+    else:
+        given = {
+            key: to_numpy(value) if isinstance(value, Tensor) else np.asarray(value)
+            for key, value in weights.items()
+        }
+    source = compilation.source
+    proto = source.proto if source.original is None else source.original
+    origin = source.origin or _origin_of(proto)
+    rest = _check(origin, given, name or source.name)
+    tensors = {place.name: given[key] for key, place in origin.places.items() if key in given}
+    changed = with_tensors(proto, tensors)
+    if source.origin is not None:
+        origin = replace(origin, rest={**origin.rest, **rest})
+    named = Source(
+        changed, onnx_ir.from_proto(changed), name or source.name, source.notes,
+        origin=origin if source.origin is not None else None,
+    )  # fmt: skip
+    params = {param.name: param for param in compilation.program.params}
+    if source.original is None and params.keys() <= tensors.keys():
+        others = tensors.keys() - params.keys()  # numbers that shaped the program
+        if all(_same(proto, key, tensors[key]) for key in others):
+            arrays = {
+                key: tensors[key].reshape(param.shape).astype(param.dtype)
+                for key, param in params.items()
+            }
+            return replace(compilation, source=named, arrays=arrays)
+    return _compiled_anew(compilation, named)
+
+
+def _compiled_anew(compilation: Compilation, source: Source) -> Compilation:
+    """Where parameters were computed from others, they have to be computed again."""
+    found = compile(
+        source.proto,
+        options=compilation.plan.options,
+        shapes={op.out.name: op.out.shape for op in compilation.program.inputs},
+        budget=Budget(max_elements=compilation.max_elements),
+    )
+    return replace(found, source=replace(found.source, name=source.name, origin=source.origin))
+
+
+def _origin_of(proto: onnx.ModelProto) -> Origin:
+    """The names of an ONNX file: its floating-point initializers."""
+    floating = (
+        onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16,
+        onnx.TensorProto.BFLOAT16,
+    )  # fmt: skip
+    return Origin(
+        "onnx",
+        {
+            tensor.name: Place(tensor.name, tuple(tensor.dims))
+            for tensor in proto.graph.initializer
+            if tensor.data_type in floating
+        },
+        {},
+    )
+
+
+def _check(origin: Origin, given: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+    """The tensors that are no part of the graph; an error of all that does not fit."""
+    known = {place.name for key, place in origin.places.items() if key in given}
+    missing = [key for key, place in origin.places.items() if place.name not in known]
+    unknown = [key for key in given if key not in origin.places and key not in origin.rest]
+    shapes = [
+        f"{key} is {list(given[key].shape)}, not {list(place.shape)}"
+        for key, place in origin.places.items()
+        if key in given and given[key].shape != place.shape
+    ]
+    tied: dict[str, str] = {}
+    differ = []
+    for key, place in origin.places.items():
+        if key in given:
+            first = tied.setdefault(place.name, key)
+            if not np.array_equal(given[key], given[first], equal_nan=True):
+                differ.append(f"{first} and {key}")
+    faults = [
+        f"{text}: {_listed(names)}"
+        for text, names in (
+            ("missing", missing), ("not in the model", unknown), ("of another shape", shapes),
+            ("tied in the model, different here", differ),
+        )
+        if names
+    ]  # fmt: skip
+    if faults:
+        absent = [key for key in (*origin.places, *origin.rest) if key not in given]
+        raise ModelError(
+            f"the checkpoint does not fit the model. {'; '.join(faults)}",
+            where=where,
+            hint=_prefix(absent, unknown),
+        )
+    return {key: given[key] for key in given if key in origin.rest}
+
+
+def _listed(names: list[str]) -> str:
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _prefix(absent: list[str], unknown: list[str]) -> str:
+    """What names differ by, where that is a common beginning."""
+    for longer, shorter, way in ((unknown, absent, "drop"), (absent, unknown, "put")):
+        for name in shorter[:1]:
+            found = {one[: -len(name)] for one in longer if one.endswith(name)}
+            for prefix in found:
+                if prefix and {prefix + one for one in shorter} <= set(longer):
+                    return f"{way} {prefix!r} in front of each name"
+    return ""
+
+
+def _same(proto: onnx.ModelProto, name: str, array: np.ndarray) -> bool:
+    """Whether an initializer has this value already."""
+    for tensor in proto.graph.initializer:
+        if tensor.name == name:
+            return np.array_equal(onnx.numpy_helper.to_array(tensor), array, equal_nan=True)
+    return False
