@@ -661,6 +661,33 @@ def test_two_runtimes_of_a_network_that_enlarges_rounding_are_forgiven() -> None
         assert error < FAITHFUL or noise > FORGIVABLE or tolerated(error, noise), (error, noise)
 
 
+PADDED_BIAS = """m (float[2, 3] x) => (float[2, 5] y) {
+    h = MatMul (x, W)
+    a = Add (h, b)
+    z = Constant <value_floats = [0.0, 0.0]> ()
+    c = Concat <axis = 0> (b2, z)
+    s = Add (a, c)
+    y = Tanh (s)
+}"""
+
+
+def test_a_second_bias_may_be_zero_in_places() -> None:
+    c = ngc.compile(small(PADDED_BIAS, W=floats(3, 5), b=floats(5), b2=floats(3)))
+    verification, _ = outcome(c)
+    assert verification.passed, verification.checks
+
+
+def test_a_bias_where_zero_is_added_is_seen() -> None:
+    c = ngc.compile(small(PADDED_BIAS, W=floats(3, 5), b=floats(5), b2=floats(3)))
+    nodes = c.plan.graph.nodes
+    scalars = nodes.scalars.copy()
+    biased = np.flatnonzero(scalars[:, 0])
+    for row in biased[:2], biased[-2:]:
+        scalars[row, 0] = scalars[row[::-1], 0]
+        wrong = with_graph(c, replace(c.plan.graph, nodes=replace(nodes, scalars=scalars)))
+        assert not outcome(wrong)[1]["faithful"].passed
+
+
 def test_a_closed_sigmoid_is_measured_by_its_range() -> None:
     text = """program p {
   %x = input float32 [1,2]

@@ -11,7 +11,7 @@ import numpy as np
 from ngc.ir import program as ir
 from ngc.ir.graph import NO_SCALAR, SCALARS, EdgeBlock
 from ngc.ir.index import IndexArray
-from ngc.ir.slots import ONE, Slots
+from ngc.ir.slots import ONE, ZERO, Slots
 from ngc.recompute.chains import Chains, Mismatch
 
 ON_EDGES = ("scale", "divide", "reciprocal", "norm")
@@ -80,7 +80,10 @@ class Parameters:
                 found = self.on_edges(nodes, taps, own or self.norms)
             elif taps == 1:
                 found = self.scalars[nodes, SCALARS.index(column)][:, None]
-                self.seen[nodes, SCALARS.index(column)] = True
+                if isinstance(op, ir.Shift):
+                    # A term of zero adds nothing: another operation's may be there.
+                    found = np.where(expected[rows] == ZERO, ZERO, found)
+                self.seen[nodes[found[:, 0] != ZERO], SCALARS.index(column)] = True
             else:
                 own = [b for b in blocks if b.kind == f"position_{role}"]
                 found = self.by_position(nodes, taps, own)
