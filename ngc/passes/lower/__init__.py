@@ -1,6 +1,7 @@
 """Lowering: ONNX operators become operations of the neural program, one family of rules a file."""
 
 from ngc.passes.lower import (
+    attention,
     control,
     conv,
     elementwise,
@@ -20,6 +21,7 @@ from ngc.passes.lower import (
 )
 
 __all__ = [
+    "attention",
     "control",
     "conv",
     "elementwise",
