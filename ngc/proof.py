@@ -149,16 +149,16 @@ class _Proof:
         own = self.run_oracle(self.source)
         original = self.c.source.original
         untouched = own if original is None else self.run_oracle(original)
-        runs = [self.heard(Run("own", self.c.weights, untouched))]
-        other = own
+        runs = [Run("own", self.c.weights, untouched)]
+        other = Run("other", self.other, own)
         if self.other is not self.c.weights:
-            other = self.run_oracle(self.written(self.other))
-            runs.append(self.heard(Run("other", self.other, other)))
-            self.other, other = runs[-1].weights, runs[-1].expected
+            other = replace(other, expected=self.run_oracle(self.written(self.other)))
+            runs.append(other)
+        runs = [self.heard(run) for run in runs]
         checks = (
             self.faithful(runs),
             self.lossless(own),
-            self.symmetric(other),
+            self.symmetric(runs[-1] if runs[1:] else other),
             self.complete(),
         )
         model = self.source if self.failed_with is None else self.written(self.failed_with)
@@ -188,24 +188,30 @@ class _Proof:
         """The ONNX network with other weights."""
         return fill_skeleton(self.skeleton, unpack(self.program, weights))
 
-    def heard(self, run: Run) -> Run:
-        """The run, or one with smaller weights where rounding drowns its outputs: signals in a
+    def drowned(self, run: Run, errors: dict[str, float], limit: float) -> bool:
+        """Whether an error is over the limit, and rounding alone could make it: signals in a
         network of steep activations, sin(30 x) on large weights, are chaotic, and agreement of two
-        runtimes would be luck."""
-        while run.divided < QUIETEST and self.drowned(run):
-            weights = scaled(self.program, run.weights, 1 / STEP, self.fixed)
-            expected = self.run_oracle(self.written(weights))
-            run = replace(run, weights=weights, expected=expected, divided=STEP * run.divided)
+        runtimes would be luck. Then the run is to be made with smaller weights."""
+        return run.divided < QUIETEST and any(
+            error > limit and self.noise(run.weights, name) > FORGIVABLE
+            for name, error in errors.items()
+        )
+
+    def smaller(self, run: Run) -> Run:
+        weights = scaled(self.program, run.weights, 1 / STEP, self.fixed)
+        expected = self.run_oracle(self.written(weights))
+        return replace(run, weights=weights, expected=expected, divided=STEP * run.divided)
+
+    def heard(self, run: Run) -> Run:
+        """The run, or one whose outputs rounding does not drown."""
+        while self.drowned(run, self.errors(run), self.limit):
+            run = self.smaller(run)
         return run
 
-    def drowned(self, run: Run) -> bool:
-        """Whether an output is wrong, and rounding alone could make it so."""
+    def errors(self, run: Run) -> dict[str, float]:
+        """Of the program, by output."""
         found, _ = self.run_program(run.weights)
-        return any(
-            difference(found[name], a)[0] > self.limit
-            and self.noise(run.weights, name) > FORGIVABLE
-            for name, a in run.expected.items()
-        )
+        return {name: difference(found[name], a)[0] for name, a in run.expected.items()}
 
     # --- the checks ---
 
@@ -218,7 +224,7 @@ class _Proof:
             weights, expected = run.weights, run.expected
             if run.divided > 1:
                 remarks.append(f"rounding drowns the outputs: compared under {run.label}")
-            places = self.behind(expected) if weights is self.other else []
+            places = self.behind(expected) if run.whose == "other" else []
             found, inner = self.run_program(weights, [place.inside for place in places])
             pairs = [(f"output {name}", found[name], a) for name, a in expected.items()]
             if places:
@@ -341,7 +347,7 @@ class _Proof:
     def on_graph(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.plan.node_features(weights), self.plan.edge_features(weights)
 
-    def symmetric(self, other: Arrays) -> Check:
+    def symmetric(self, run: Run) -> Check:
         """Done with the other weights: equal weights would hide a wrong permutation."""
         wiring = self.c.wiring
         permutation = symmetries(wiring).random_element(self.seed)
@@ -349,29 +355,47 @@ class _Proof:
         if not moved:
             return Check("symmetric", True, "no neuron can be moved")
         try:
-            weights = apply(wiring, self.other, permutation)
+            errors, messages, place = self.moved_by(run, permutation)
+            while self.drowned(run, errors, SYMMETRIC):
+                run = self.smaller(run)
+                errors, messages, place = self.moved_by(run, permutation)
         except AssertionError as contradiction:
             return Check("symmetric", False, "the permutation is no symmetry", str(contradiction))
-        place = "max relative error"
+        details = []
+        if run.divided > 1:
+            place = f"under {run.label}, whose outputs rounding does not drown, {place}"
+        for name, error in errors.items():
+            if error <= SYMMETRIC:
+                continue
+            noise = self.noise(run.weights, name)
+            if tolerated(error, noise):
+                place = f"{name} is ill-conditioned (rounding moves it by {noise:.1e}), {place}"
+            else:
+                drowned = f" (rounding moves it by {noise:.1e})" if noise > FORGIVABLE else ""
+                details.append(f"output {name}: {messages[name]}{drowned}")
+                if self.failed_with is None:
+                    self.failed_with = run.weights
+        weights = apply(wiring, run.weights, permutation)
+        details += permutes_graph(self.plan, run.weights, weights, permutation)
+        figure = f"{moved} neurons moved, {place} {max(errors.values(), default=0.0):.1e}"
+        return Check("symmetric", not details, figure, "; ".join(details))
+
+    def moved_by(
+        self, run: Run, permutation: np.ndarray
+    ) -> tuple[dict[str, float], dict[str, str], str]:
+        """By how much permuted neurons move each output, the first entry that is, and where."""
+        weights = apply(self.c.wiring, run.weights, permutation)
+        expected, place = run.expected, "max relative error"
         try:
             permuted = self.run_oracle(self.written(weights))
         except LiftError:  # quantised weights have no tensor that could be permuted
             place = "max relative error in torch"
-            other, permuted = (self.run_program(w)[0] for w in (self.other, weights))
-        worst, details = 0.0, []
-        for name, reference in other.items():
+            expected, permuted = (self.run_program(w)[0] for w in (run.weights, weights))
+        errors, messages = {}, {}
+        for name, reference in expected.items():
             smallest = floor(self.program, dict(self.program.outputs)[name])
-            error, message = difference(permuted[name], reference, smallest)
-            worst = max(worst, error)
-            if error > SYMMETRIC and tolerated(error, noise := self.noise(self.other, name)):
-                place = f"{name} is ill-conditioned (rounding moves it by {noise:.1e}), {place}"
-            elif not error <= SYMMETRIC:
-                details.append(f"output {name}: {message}")
-                if self.failed_with is None:
-                    self.failed_with = self.other
-        details += permutes_graph(self.plan, self.other, weights, permutation)
-        figure = f"{moved} neurons moved, {place} {worst:.1e}"
-        return Check("symmetric", not details, figure, "; ".join(details))
+            errors[name], messages[name] = difference(permuted[name], reference, smallest)
+        return errors, messages, place
 
     def complete(self) -> Check:
         report = self.c.coverage

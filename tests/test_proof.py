@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.parser import parse_model
 
@@ -616,6 +617,27 @@ def test_a_chaotic_network_is_proven_under_smaller_weights() -> None:
     assert verification.passed, verification.checks
     assert "compared under own weights divided by" in checks["faithful"].figure
     assert "compared under other weights divided by" in checks["faithful"].figure
+
+
+@pytest.mark.parametrize("layers", [3, 4, 5, 6])
+def test_sinusoidal_networks_of_every_depth_are_proven(layers: int) -> None:
+    """Whichever check it is that rounding drowns first."""
+    for seed in range(4):
+        verification = ngc.verify(steep(layers), seed=seed)
+        assert verification.passed, verification.checks
+
+
+def test_a_wrong_symmetry_of_a_chaotic_network_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = ngc.proof.apply
+
+    def wrong(wiring: object, weights: torch.Tensor, permutation: np.ndarray) -> torch.Tensor:
+        result = right(wiring, weights, permutation)
+        result[10:20] = weights[20:30]
+        return result
+
+    monkeypatch.setattr(ngc.proof, "apply", wrong)
+    _, checks = outcome(steep(5))
+    assert not checks["symmetric"].passed
 
 
 def test_a_wrong_program_of_a_chaotic_network_is_seen() -> None:
