@@ -71,6 +71,7 @@ class EdgeEncoder(nn.Module):
     def __init__(self, facts: Facts, width: int, sigma: float) -> None:
         super().__init__()
         directions = 3 if facts.reverse == "features" else 1
+        self.reverse = facts.reverse
         self.columns = facts.width - facts.linear_column
         self.encoder = ScalarEncoder(directions * self.columns, width, sigma)
         self.project = nn.Linear(width, width)
@@ -78,6 +79,11 @@ class EdgeEncoder(nn.Module):
         if facts.linear_column:
             self.linear_encoder = ScalarEncoder(directions, width, sigma)
             self.linear_project = nn.Linear(width, width)
+
+    def faults(self, part: Part) -> Iterator[Fault]:
+        reverse = part.structure.reverse
+        if reverse != self.reverse:
+            yield Fault(f"reverse={reverse}", f"it reads {self.reverse}", f"reverse: {reverse}")
 
     def forward(self, topology: Topology) -> EdgeFeatures:
         kernel = _encoding(0, self.columns, self.encoder, self.project)
@@ -103,7 +109,9 @@ class ProbeEncoder(nn.Module):
         super().__init__()
         if not facts.input_shapes:
             raise OptionError(
-                "probes need networks that all read inputs of one shape", hint="probes: 0"
+                "probes need networks that all read inputs of one shape; theirs differ, or are not "
+                "known",
+                hint="probes: 0, or Facts.of(structures, prober.input_shapes)",
             )
         self.width = width
         self.probes = nn.ParameterList(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary, WeakSet
 
+import torch
 from torch import nn
 
 from ngc.backends.graphs import GraphBatch, Part, Structure
@@ -52,6 +53,13 @@ _READ: WeakKeyDictionary[nn.Module, WeakSet[Structure]] = WeakKeyDictionary()
 
 def require(model: nn.Module, batch: GraphBatch) -> None:
     """Refuse a batch with networks that a model cannot read."""
+    for part, parameter in zip(batch.parts, model.parameters()):
+        kinds = {part.x.dtype, parameter.dtype}
+        if len(kinds) > 1 and torch.float64 in kinds:
+            raise OptionError(
+                f"weights of {part.x.dtype} for a model of {parameter.dtype}",
+                hint="weights.float(), or model.double()",
+            )
     read = _READ.setdefault(model, WeakSet())
     for part in batch.parts:
         if part.structure not in read:

@@ -25,12 +25,18 @@ def bind_blocks(plan: Plan, weights: Tensor, prober: Prober | None = None) -> Gr
     ``prober`` lets models run the networks on inputs of their own. Differentiable in the weights;
     on their device.
     """
-    places = torch.arange(len(weights), device=weights.device)
-    return join([(bind_part(plan, weights, prober), places)])
+    part = bind_part(plan, weights, prober)
+    return join([(part, torch.arange(len(weights), device=weights.device))])
 
 
 def bind_part(plan: Plan, weights: Tensor, prober: Prober | None = None) -> Part:
     """The graphs of weights [many, slots] as one part of a batch."""
+    if weights.dim() != 2 or weights.shape[1] != plan.program.num_slots:
+        raise OptionError(
+            f"weights have shape {list(weights.shape)}, not [networks, {plan.program.num_slots}]",
+            where=plan.program.name,
+            hint="weights[None] for one network; with_weights or pack for those of others",
+        )
     structure = structure_of(plan, weights.device)
     activations = None if prober is None else prober.on(weights)
     return Part(structure, plan.node_features(weights), plan.forward_values(weights), activations)

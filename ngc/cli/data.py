@@ -134,7 +134,7 @@ def inr(
     Example: ngc data inr --images mnist --limit 1000 -o inrs.safetensors
     """
     from ngc.cli.data_tables import describe
-    from ngc.train.images import load_images
+    from ngc.train.images import DATA_SETS, load_images
     from ngc.train.inr_fit import FitOptions, fit_set
     from ngc.train.siren import Conventions
 
@@ -152,9 +152,12 @@ def inr(
         init_scheme=scheme.value,
         seed=seed,
     )
-    # Without where files are: the command makes the same set on another machine.
+    # Without where data sets are: the command makes the same set on another machine.
+    folder = images not in DATA_SETS
+    named = images if folder else found.name
+    classes = {"classes": list(found.classes)} if folder and found.classes else {}
     made_by = _command_of(
-        found.name, limit=limit, train=train, test=test, size=size, init=init, scheme=scheme,
+        named, limit=limit, train=train, test=test, size=size, init=init, scheme=scheme,
         hidden=hidden, omega=omega, offset=offset, steps=steps, seed=seed, storage=storage,
         chunk=chunk, device=device,
     )  # fmt: skip
@@ -166,7 +169,7 @@ def inr(
             conventions,
             path,
             options,
-            origin={"images": found.name, "command": made_by},
+            origin={"images": named, "command": made_by, **classes},
             restart=restart,
             progress=progress,
         )

@@ -82,7 +82,8 @@ def _chosen(path: Path, changes: list[str], out: Path, resume: bool) -> tuple[Re
 
     if path.is_dir():
         if not resume:
-            raise OptionError("it is a folder", where=str(path), hint=f"ngc run {path} --resume")
+            way = f"ngc run {path} --resume" if runs.is_run(path) else "a recipe: a YAML file"
+            raise OptionError("it is a folder", where=str(path), hint=way)
         if changes:
             raise OptionError("a run goes on as it began", where="--set", hint="a new run")
         runs.require_run(path)

@@ -189,11 +189,14 @@ def decode(data: bytes, where: str, size: tuple[int, int] | None = None) -> np.n
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "BMP")) as picture:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "BMP")) as opened:
+            picture: Image.Image = opened
             if max(picture.size) > MAX_SIDE and size is None:
                 found = f"{picture.size[0]}x{picture.size[1]} pixels, at most {MAX_SIDE} a side"
                 raise BudgetError(found, where=where, hint="--size 28x28")
-            grey = picture.mode in ("1", "L", "LA", "I;16")
+            if picture.mode.startswith("I"):  # 16 bits: Pillow would cut off what is over 255
+                picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+            grey = picture.mode in ("1", "L", "LA")
             plain = picture.convert("L" if grey else "RGB")
             if size is not None:
                 plain = plain.resize((size[1], size[0]), Image.Resampling.LANCZOS)

@@ -53,6 +53,16 @@ class Images:
             self.classes,
         )
 
+    def places(self, split: Sequence[int], index: Sequence[int]) -> list[int | None]:
+        """Where the images with these splits and numbers are; None where they are not. Networks of
+        validation are of training images where the images have no validation split themselves."""
+        own = zip(self.split.tolist(), self.index.tolist())
+        place = {key: k for k, key in enumerate(own)}
+        return [
+            place.get((s, k), place.get((TRAIN, k)) if s == VALIDATION else None)
+            for s, k in zip(split, index)
+        ]
+
     def targets(self) -> np.ndarray:
         """float32 [N, channels, height, width] in [0, 1]."""
         return np.moveaxis(self.pixels, -1, 1).astype(np.float32) / np.float32(255)

@@ -217,16 +217,11 @@ def _widths(params: Params) -> tuple[int, ...]:
 def _measured(found: InrSet, images: Images) -> InrSet:
     """With the order of coordinates that shows the images, and the PSNR."""
     height, width, _ = images.pixels.shape[1:]
-    place = {(int(s), int(k)): n for n, (s, k) in enumerate(zip(images.split, images.index))}
-    # Validation networks are of training images.
-    keys = [
-        (TEST if s == TEST else TRAIN, k)
-        for s, k in zip(found.split.tolist(), found.index.tolist())
-    ]
-    missing = next((key for key in keys if key not in place), None)
-    if missing:
-        raise NgcError(f"no image number {missing[1]} of its split", where=images.name)
-    targets = torch.from_numpy(images.select([place[key] for key in keys]).targets())
+    rows = images.places(found.split.tolist(), found.index.tolist())
+    if None in rows:
+        number = int(found.index[rows.index(None)])
+        raise NgcError(f"no image number {number} of its split", where=images.name)
+    targets = torch.from_numpy(images.select([row for row in rows if row is not None]).targets())
     tried = []
     for order in (COLUMN_FIRST, ROW_FIRST):
         conventions = replace(found.conventions, coordinates=order, height=height, width=width)

@@ -140,7 +140,11 @@ def load(path: Path | str) -> InrSet:
     path = Path(path)
     where = str(path)
     if not path.is_file():
-        raise NgcError("there is no such file", where=where, hint="make one: ngc data inr")
+        raise NgcError(
+            "there is no such file",
+            where=where,
+            hint="make one: ngc data inr (--data-dir or NGC_DATA)",
+        )
     tensors, metadata = _read(path)
     told = _told(metadata, where)
     if tensors.get("seq.0.weight", torch.empty(0)).dim() != 3:

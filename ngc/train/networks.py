@@ -201,7 +201,8 @@ def from_inrs(
 
     ``train``, ``test``: how many to take, all by default. ``validation``: how many of the set's own
     validation split, all by default; where it has none, how many training networks to set aside, by
-    default a tenth. Which ones follows from the seed; the validation networks do not depend on how
+    default a tenth. Where it has no test split, test networks are set aside first in the same way.
+    Which ones follows from the seed; the validation networks do not depend on how
     many are trained on.
     """
     compilation = compile(inrs.onnx(0), options=options)
@@ -214,9 +215,16 @@ def from_inrs(
         row=torch.arange(len(inrs)),
         label=inrs.label,
         splits=splits,
-        classes=classes or tuple(str(k) for k in range(count)),
+        classes=classes or _names(inrs) or tuple(str(k) for k in range(count)),
         source=torch.stack([inrs.split, inrs.index], dim=1),
     )
+
+
+def _names(inrs: InrSet) -> tuple[str, ...]:
+    """Of the classes, where the set knows one for each."""
+    names = inrs.origin.get("classes", [])
+    known = isinstance(names, list) and len(names) > int(inrs.label.max())
+    return tuple(str(name) for name in names) if known else ()
 
 
 def split_numbers(
@@ -224,6 +232,10 @@ def split_numbers(
 ) -> dict[str, Tensor]:
     """Numbers of the networks of each split, shuffled; ``split`` [N] is the set's own."""
     known = {name: _shuffled(split == number, seed, number) for name, number in SPLITS.items()}
+    if not len(known["test"]):  # a folder without splits
+        count = test if test is not None else max(1, len(known["train"]) // 10)
+        known["test"] = _taken(known["train"], count, "test")
+        known["train"] = known["train"][count:]
     if len(known["validation"]):
         aside = _taken(known["validation"], validation, "validation")
         found = {"train": known["train"], "validation": aside}

@@ -155,7 +155,8 @@ def _families(
         try:
             one = _compiled(trained, name)
         except NgcError as error:
-            refused(error)
+            named = name in error.text
+            refused(error if named else NgcError(error.text, where=name, hint=error.hint))
         else:
             groups.setdefault(one.plan.hash, []).append((name, one))
     for group in groups.values():

@@ -142,7 +142,9 @@ def run_seed(
     settings = recipe.train
     checkpoints = folder / runs.CHECKPOINTS
     module = new_module(recipe, networks, task, seed)
-    title = recipe.name if len(recipe.seeds) == 1 else f"{recipe.name}, seed {seed}"
+    alone = len(recipe.seeds) == 1
+    title = recipe.name if alone else f"{recipe.name}, seed {seed}"
+    whole = folder if alone else folder.parent
     keeper = Keeper(checkpoints, settings.early_stopping, _of_model(recipe, networks, task))
     with quiet():
         trainer = new_trainer(settings, [keeper, Bars(keeper, title)])
@@ -155,7 +157,7 @@ def run_seed(
         )
     last = checkpoints / LAST
     require_whole(last)
-    with quiet(), interruptible(f"ngc run {folder} --resume, to go on"):
+    with quiet(), interruptible(f"ngc run {whole} --resume, to go on"):
         trainer.fit(module, ckpt_path=last if last.is_file() else None, weights_only=True)
         module.load_state_dict(keeper.best["state"])
         trainer.test(module, verbose=False)

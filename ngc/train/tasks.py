@@ -207,14 +207,12 @@ def fitted_images(inrs: InrSet, images: str | None) -> Tensor:
             hint="mnist, fashion_mnist, cifar10 or a folder; or task.target: rendering",
         )
     found = load_images(name)
-    place = {key: k for k, key in enumerate(zip(found.split.tolist(), found.index.tolist()))}
-    wanted = list(zip(inrs.split.tolist(), inrs.index.tolist()))
-    missing = [key for key in wanted if key not in place]
+    rows = found.places(inrs.split.tolist(), inrs.index.tolist())
+    missing = rows.count(None)
     if missing:
-        text = f"{len(missing)} networks are of images that are not among them"
+        text = f"{missing} networks are of images that are not among them"
         raise NgcError(text, where=f"images {name}", hint="the images that the set was fitted to")
-    rows = torch.tensor([place[key] for key in wanted])
-    targets = torch.from_numpy(found.select(rows.numpy()).targets())
+    targets = torch.from_numpy(found.select([row for row in rows if row is not None]).targets())
     known = inrs.conventions
     size = (known.channels, known.height, known.width)
     if tuple(targets.shape[1:]) != size:

@@ -139,3 +139,9 @@ def test_edits_are_differentiable() -> None:
     x, edges = part.x.double().requires_grad_(), part.edges.double().requires_grad_()
     scattered = lambda x, edges: scatter_edits(network.plan, x, edges)  # noqa: E731
     assert torch.autograd.gradcheck(scattered, (x, edges))
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 5), (2, 100_000), (1, 2, 3)])
+def test_weights_of_another_architecture_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(OptionError, match="weights have shape"):
+        bind_blocks(sine(2, 4, 1).plan, torch.zeros(shape))

@@ -334,6 +334,22 @@ def test_unknown_activations_are_refused() -> None:
     )
 
 
+def test_weights_of_another_precision_are_refused() -> None:
+    network = inr(2, 8, 8, 1)
+    model = small(facts_of(network))
+    double = random_weights(network, 1).double()
+    found = message(model, batch_of(network, double))
+    assert "weights of torch.float64 for a model of torch.float32" in found
+    assert "weights.float()" in found
+
+
+def test_graphs_reversed_in_another_way_are_refused() -> None:
+    network = compile(sine_model((2, 8, 8, 1)))
+    model = small(facts_of(inr(2, 8, 8, 1)))
+    found = message(model, batch_of(network, random_weights(network, 1)))
+    assert "reverse=none (it reads features)" in found
+
+
 def test_wrong_settings_are_refused() -> None:
     facts = facts_of(inr(2, 8, 8, 1))
     for settings in ({"path": "dense"}, {"predicts": "pairs"}, {"readout": "sum"},

@@ -105,7 +105,8 @@ def test_a_folder_of_pictures_is_fitted_in_colour(data: Path, tmp_path: Path) ->
     found = load("x")
     assert found.conventions.widths == (2, 4, 3, 3)
     assert found.render().shape == (1, 3, 6, 7)
-    assert found.origin["images"] == "flags"
+    assert found.origin["images"] == str(tmp_path / "flags")
+    assert found.origin["classes"] == ["red"]
 
 
 @pytest.mark.parametrize(

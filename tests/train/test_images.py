@@ -250,6 +250,14 @@ def test_pictures_of_different_sizes_need_a_size(tmp_path: Path) -> None:
     assert load_images(str(tmp_path), size=(6, 7)).pixels.shape == (2, 6, 7, 1)
 
 
+def test_sixteen_bits_are_scaled_not_cut_off(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 9).astype(np.uint16)[None]
+    file = io.BytesIO()
+    Image.fromarray(ramp).save(file, "PNG")
+    found = decode(file.getvalue(), "ramp.png")[0, :, 0]
+    assert np.abs(found - np.linspace(0, 255, 9)).max() <= 1
+
+
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
     whole = png(np.random.default_rng(0).integers(0, 256, (30, 30)))
     for data in (b"", b"text", whole[: len(whole) // 2], b"GIF89a" + bytes(100)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -120,6 +122,22 @@ def test_validation_is_the_sets_own_or_a_tenth() -> None:
     assert splits["validation"].sort().values.tolist() == [3, 4, 5]
     assert len(splits["train"]) == 17
     assert len(split_numbers(split, None, 2, None, 0)["validation"]) == 2
+
+
+def test_a_set_without_splits_has_test_networks_set_aside() -> None:
+    """As of a folder of pictures."""
+    inrs = replace(tiny_set(30), split=torch.zeros(30, dtype=torch.long))
+    for test, count in ((None, 3), (5, 5)):
+        splits = from_inrs(inrs, Options(), test=test).splits
+        assert len(splits["test"]) == count
+        numbers = torch.cat(list(splits.values())).tolist()
+        assert sorted(numbers) == list(range(30))
+
+
+def test_classes_have_the_names_that_the_set_knows() -> None:
+    named = replace(tiny_set(8), origin={"classes": ["disc", "ring", "square"]})
+    assert networks_of(named).classes == ("disc", "ring", "square")
+    assert networks_of(tiny_set(8)).classes == ("0", "1", "2")
 
 
 @pytest.mark.parametrize(

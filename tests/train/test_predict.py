@@ -97,6 +97,11 @@ def test_what_the_model_cannot_read_is_named(tmp_path: Path) -> None:
     )
     assert "kernels of 9 entries (it reads 1)" in str(refused[1])
     assert "inputs [1, 2, 5, 5] (its probes are [1, 2])" in str(refused[1])
+    trilu = tmp_path / "grid.onnx"
+    text = CONV.replace("Conv <pads = [1, 1, 1, 1]>", "GridSample")
+    trilu.write_bytes(parse_model(text).SerializeToString())
+    with pytest.raises(NgcError, match=r"grid.onnx: cannot compile 1 node.*GridSample"):
+        predict(trained, [str(trilu)])
     with pytest.raises(NgcError, match=r"none.onnx"):
         predict(trained, [str(tmp_path / "none.onnx")])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,18 @@ def test_each_network_finds_its_own_image(tmp_path: Path, monkeypatch: pytest.Mo
     torch.testing.assert_close(fitted_images(inrs, None), images)
     task = editing_of_inrs(inrs, networks_of(inrs), "dilate", "image", None)
     torch.testing.assert_close(task.targets, dilate(images))
+
+
+def test_validation_networks_find_their_training_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A published set has a validation split of networks, but not of images."""
+    inrs, images = images_and_set(tmp_path)
+    monkeypatch.setenv("NGC_DATA", str(tmp_path))
+    split = inrs.split.clone()
+    split[(split == 0).nonzero()[:2]] = 2
+    published = replace(inrs, split=split)
+    torch.testing.assert_close(fitted_images(published, None), images)
 
 
 def test_images_of_another_set_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
