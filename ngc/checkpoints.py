@@ -20,7 +20,7 @@ from torch import Tensor
 from ngc.backends.onnx_export import with_tensors
 from ngc.budget import Budget
 from ngc.compiler import Compilation, compile
-from ngc.errors import ModelError
+from ngc.errors import ModelError, OptionError
 from ngc.ir.source import Origin, Place, Source
 from ngc.ir.tensors import to_numpy
 
@@ -66,10 +66,22 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
             break
     tensors = {}
     if isinstance(found, Mapping):
-        tensors = {str(n): to_numpy(t) for n, t in found.items() if isinstance(t, Tensor)}
+        tensors = _arrays({str(n): t for n, t in found.items() if isinstance(t, Tensor)}, str(path))
     if not tensors:
         raise ModelError("it holds no tensors by name", where=str(path))
     return tensors
+
+
+def _arrays(tensors: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
+    """As numpy has them; a tensor it cannot hold is refused by name."""
+    found = {}
+    for name, tensor in tensors.items():
+        try:
+            found[name] = to_numpy(tensor) if isinstance(tensor, Tensor) else np.asarray(tensor)
+        except (TypeError, RuntimeError, NotImplementedError) as error:
+            kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+            raise ModelError(f"{name} cannot be read ({kind})", where=where) from error
+    return found
 
 
 def with_weights(
@@ -79,15 +91,16 @@ def with_weights(
     if isinstance(weights, str | Path):
         name = name or str(weights)
         given = read_tensors(weights)
+    elif isinstance(weights, Mapping):
+        given = _arrays(weights, name or "weights")
     else:
-        given = {
-            key: to_numpy(value) if isinstance(value, Tensor) else np.asarray(value)
-            for key, value in weights.items()
-        }
+        raise OptionError(
+            f"weights are a {type(weights).__name__}", hint="tensors by name, or a checkpoint file"
+        )
     source = compilation.source
     proto = source.proto if source.original is None else source.original
     origin = source.origin or _origin_of(proto)
-    rest = _check(origin, given, name or source.name)
+    rest = _check(proto, origin, given, name or source.name)
     tensors = {place.name: given[key] for key, place in origin.places.items() if key in given}
     changed = with_tensors(proto, tensors)
     if source.origin is not None:
@@ -136,11 +149,18 @@ def _origin_of(proto: onnx.ModelProto) -> Origin:
     )
 
 
-def _check(origin: Origin, given: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+def _check(
+    proto: onnx.ModelProto, origin: Origin, given: Mapping[str, np.ndarray], where: str
+) -> dict[str, np.ndarray]:
     """The tensors that are no part of the graph; an error of all that does not fit."""
     known = {place.name for key, place in origin.places.items() if key in given}
     missing = [key for key, place in origin.places.items() if place.name not in known]
     unknown = [key for key in given if key not in origin.places and key not in origin.rest]
+    kinds = [
+        f"{key} is {given[key].dtype}, not {_dtype(proto, place.name)}"
+        for key, place in origin.places.items()
+        if key in given and not _widens(str(given[key].dtype), _dtype(proto, place.name))
+    ]
     shapes = [
         f"{key} is {list(given[key].shape)}, not {list(place.shape)}"
         for key, place in origin.places.items()
@@ -157,6 +177,7 @@ def _check(origin: Origin, given: Mapping[str, np.ndarray], where: str) -> dict[
         f"{text}: {_listed(names)}"
         for text, names in (
             ("missing", missing), ("not in the model", unknown), ("of another shape", shapes),
+            ("of another type", kinds),
             ("tied in the model, different here", differ),
         )
         if names
@@ -169,6 +190,25 @@ def _check(origin: Origin, given: Mapping[str, np.ndarray], where: str) -> dict[
             hint=_prefix(absent, unknown),
         )
     return {key: given[key] for key in given if key in origin.rest}
+
+
+# Types whose every number another type has.
+WIDER = {
+    "bfloat16": ("bfloat16", "float32", "float64"),
+    "float16": ("float16", "float32", "float64"),
+    "float32": ("float32", "float64"),
+}
+
+
+def _widens(found: str, wanted: str) -> bool:
+    return wanted in WIDER.get(found, (found,))
+
+
+def _dtype(proto: onnx.ModelProto, name: str) -> str:
+    for tensor in proto.graph.initializer:
+        if tensor.name == name:
+            return str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    return ""
 
 
 def _listed(names: list[str]) -> str:

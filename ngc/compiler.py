@@ -81,7 +81,7 @@ class Compilation:
         if source.origin is None:
             return None
         proto = source.proto if source.original is None else source.original
-        return StateDict.of(source.origin, self.program, self.arrays, proto)
+        return StateDict.of(source.origin, self.program, self.arrays, proto, source.folded)
 
     @cached_property
     def wiring(self) -> Wiring:

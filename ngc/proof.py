@@ -13,6 +13,7 @@ complete    every parameter is on the graph, or there is a reason why not
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,7 +46,7 @@ from ngc.passes.lower.quantized import NOTE as QUANTISED_NOTE
 from ngc.recompute import permutes_graph, recompute
 from ngc.samples import Arrays, calibrated, other_weights, random_inputs, scaled, tensors
 from ngc.symmetry import apply, symmetries
-from ngc.widen import widen_model
+from ngc.widen import is_narrow, widen_model
 
 FAITHFUL = 1e-4
 QUANTISED = 5e-2  # activations are not rounded to the quantisation grid
@@ -260,6 +261,10 @@ class _Proof:
                     details.append(f"{run.label}, {name}: {message}{drowned}")
                     if weights is not self.c.weights and self.failed_with is None:
                         self.failed_with = weights
+        error, message = self.against_framework()
+        worst = max(worst, error)
+        if message:
+            details.append(message)
         figure = f"max relative error {worst:.1e}"
         if self.quantised:
             figure += f" (limit {QUANTISED:g}: activations are not rounded to the grid)"
@@ -269,6 +274,39 @@ class _Proof:
         if remarks:
             figure += f"; {'; '.join(dict.fromkeys(remarks))}"
         return Check("faithful", not details, figure, "; ".join(details))
+
+    def against_framework(self) -> tuple[float, str]:
+        """The program held against what the model of a framework itself answered: faults on the way
+        to ONNX. Largest error, and what is wrong."""
+        sample, source = self.c.source.sample, self.c.source
+        narrow = any(param.dtype in ("float16", "bfloat16") for param in self.program.params)
+        if sample is None or narrow or self.quantised or is_narrow(self.source):
+            return 0.0, ""
+        tensors_of = {tensor.name for tensor in source.proto.graph.initializer}
+        names = [value.name for value in source.proto.graph.input if value.name not in tensors_of]
+        given = dict(zip(names, sample.inputs))
+        own = {op.out.name: op.out.shape for op in self.program.inputs}
+        fits = len(names) == len(sample.inputs) and len(self.program.outputs) == len(sample.outputs)
+        if not fits or any(n not in given or given[n].shape != own[n] for n in own):
+            return 0.0, ""  # compiled at other sizes
+        chosen = {name: given[name] for name in own}
+        with torch.no_grad():
+            found = numpy_of(self.executor(self.c.weights, tensors(chosen)))
+        moved: dict[str, float] | None = None
+        worst = 0.0
+        for (name, ref), answer in zip(self.program.outputs, sample.outputs):
+            value = found[name].reshape(answer.shape) if found[name].size == answer.size else None
+            if value is None:
+                return math.inf, f"output {name}: the model answers {list(answer.shape)}"
+            error, message = difference(value, answer, floor(self.program, ref))
+            if error > self.limit:
+                if moved is None:
+                    moved = moved_by_rounding(self.program, self.c.weights, chosen)
+                if moved[name] > FORGIVABLE or tolerated(error, moved[name]):
+                    continue
+                return error, f"the model itself answers otherwise, output {name}: {message}"
+            worst = max(worst, error)
+        return worst, ""
 
     def run_program(
         self, weights: torch.Tensor, names: Sequence[str] = ()

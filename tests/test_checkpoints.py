@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 import ngc
 from ngc.checkpoints import read_tensors
 from ngc.cli import app
-from ngc.errors import ModelError
+from ngc.errors import ModelError, OptionError
 
 EXAMPLE = "examples/mnist_cnn.onnx"
 
@@ -184,3 +185,29 @@ def test_many_checkpoints_from_the_command_line(tmp_path: Path) -> None:
     assert "--plan-from" in result.output
     result = CliRunner().invoke(app, ["compile", "-o", str(out)])
     assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        torch.zeros(4, 3, dtype=torch.complex64),
+        torch.zeros(4, 3, dtype=torch.float64),
+        torch.zeros(4, 3, dtype=torch.bool),
+        np.full((4, 3), "7"),
+        np.full((4, 3), None),
+    ],
+    ids=["complex", "double", "bool", "text", "objects"],
+)
+def test_numbers_that_the_model_cannot_hold_are_refused(two: tuple[Net, Net], changed: Any) -> None:
+    state = {**two[1].state_dict(), "first.weight": changed}
+    with pytest.raises(ModelError, match=r"of another type: first.weight is .*, not float32"):
+        compiled(two[0]).with_weights(state)
+
+
+def test_tensors_that_numpy_cannot_hold_are_named(two: tuple[Net, Net]) -> None:
+    for odd in (torch.zeros(4, 3).to_sparse(), torch.zeros(4, 3, device="meta"),
+                torch.zeros(4, 3).to(torch.float8_e4m3fn)):  # fmt: skip
+        with pytest.raises(ModelError, match=r"first.weight cannot be read"):
+            compiled(two[0]).with_weights({**two[1].state_dict(), "first.weight": odd})
+    with pytest.raises(OptionError, match="weights are a Net"):
+        compiled(two[0]).with_weights(two[1])  # type: ignore[arg-type]

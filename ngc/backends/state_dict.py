@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,22 +24,25 @@ class StateDict:
     """How to write the tensors of a framework from weights [slots].
 
     ``places``: where each is among the parameters; ``rest``: the values of those that are none, for
-    one network; ``computed``: digests of parameters that were computed from such tensors, and can
-    have no other value therefore.
+    one network; ``computed``: digests of parameters that are no tensor of the framework's, or were
+    computed from some, and can have no other value therefore; ``extra``: what else is kept there
+    under a name (in memory only).
     """
 
     framework: str
     places: Mapping[str, Place]
     rest: Mapping[str, Tensor]
     computed: Mapping[str, str]
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, origin: Origin, program: Program, arrays: Mapping[str, np.ndarray],
-        proto: onnx.ModelProto,
+        proto: onnx.ModelProto, folded: Mapping[str, tuple[str, ...]],
     ) -> StateDict:  # fmt: skip
-        """For a network with these parameters, ``proto`` the model that was read."""
-        names = {param.name for param in program.params}
+        """For a network with these parameters, ``proto`` the model that was read, ``folded`` what
+        parameters were computed from before lowering."""
+        names = {param.name for param in program.params} - folded.keys()
         tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
         places = {key: place for key, place in origin.places.items() if place.name in names}
         lost = {key: place for key, place in origin.places.items() if place.name not in names}
@@ -48,26 +51,27 @@ class StateDict:
             for key, place in lost.items()
         }
         rest = {key: to_torch(array) for key, array in {**origin.rest, **known}.items()}
-        sources = {place.name for place in lost.values()}
+        here = {place.name for place in places.values()}
         computed = {
             param.name: digest(arrays[param.name])
             for param in program.params
-            if not sources.isdisjoint(param.derived)
+            if param.name not in here
         }
-        return cls(origin.framework, places, rest, computed)
+        return cls(origin.framework, places, rest, computed, origin.extra)
 
-    def write(self, program: Program, weights: Tensor) -> dict[str, Tensor]:
+    def write(self, program: Program, weights: Tensor) -> dict[str, Any]:
         """Every tensor by its name in the framework."""
         arrays = unpack(program, weights)
         for name, expected in self.computed.items():
             if digest(arrays[name]) != expected:
                 raise LiftError(
-                    "its value has changed, but it was computed from other tensors, which cannot "
-                    "be found from it",
+                    "its value has changed, but the model has no tensor to keep it in: it was "
+                    "computed from others, or is a constant of its code",
                     where=name,
                 )
         found = {key: to_torch(place.read(arrays)) for key, place in self.places.items()}
-        return {**found, **{key: tensor.clone() for key, tensor in self.rest.items()}}
+        rest = {key: tensor.clone() for key, tensor in self.rest.items()}
+        return {**found, **rest, **self.extra}
 
     def to_dict(self) -> dict[str, Any]:
         """As tensors, numbers and strings."""

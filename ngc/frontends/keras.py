@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import onnx
 import torch
 
-from ngc.errors import ModelError, NgcError
-from ngc.frontends import torch as torch_frontend
+from ngc.errors import LiftError, ModelError, NgcError
 from ngc.frontends.dims import Example
-from ngc.ir.source import Origin, Place
+from ngc.frontends.torch import arguments as torch_arguments
+from ngc.frontends.torch import (
+    exporting,
+    made,
+    reason,
+    rename,
+    sample_of,
+    traced,
+    written,
+)
+from ngc.ir.source import Exported, Origin, Place
 from ngc.ir.tensors import to_numpy
 
 # Sizes for what a model leaves open: batch, then space or sequence.
@@ -36,40 +44,65 @@ def read(path: Path) -> Any:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras's, zip's, HDF5's and whatever a layer raises
         raise ModelError(
-            f"not a Keras model that can be read safely: {torch_frontend.reason(error)}",
+            f"not a Keras model that can be read safely: {reason(error)}",
             where=str(path),
             hint="model.save('model.keras') in Keras 3; layers of your own: ngc.compile(model)",
         ) from error
 
 
-def export(model: Any, inputs: Any, where: str) -> tuple[onnx.ModelProto, Origin]:
+def export(model: Any, inputs: Any, where: str) -> Exported:
     """The model as torch's exporter writes it, its tensors under their Keras paths."""
     _keras(where)
-    given = _examples(model, where) if inputs is None else inputs
-    args, kwargs = torch_frontend.arguments(given, where)
-    program = None
-    with _torch_batch_norm(), torch_frontend.exporting(model):
-        try:
-            program = torch.export.export(model, args, kwargs=kwargs)
-        except Exception as error:  # whatever layers of a stranger and the exporter raise
-            raise torch_frontend.failed(error, where) from error
-    proto = torch_frontend.export(program, None, where)
-    paths: dict[int, str] = {}
-    for weight in model.weights:
-        paths.setdefault(weight.value.data_ptr(), weight.path)
+    args, kwargs = _arguments(model, inputs, where)
+    if not model.built:
+        raise ModelError(
+            "it has not been built", where=where, hint="call it once on an input, then compile it"
+        )
+    with _torch_batch_norm(), exporting(model):
+        program = traced(model, args, kwargs, where)
+        sample = sample_of(model, args, kwargs)
+    exported = written(program, {}, where)
+    names: dict[int, str] = {}
+    paths = _paths(model)
+    for path, weight in paths.items():
+        names.setdefault(weight.value.data_ptr(), path)
     tensors = {**program.state_dict, **program.constants}
-    names = {name: paths[tensor.data_ptr()] for name, tensor in tensors.items()
-             if isinstance(tensor, torch.Tensor) and tensor.data_ptr() in paths}  # fmt: skip
-    _rename(proto, names)
-    found = {tensor.name: math.prod(tensor.dims) for tensor in proto.graph.initializer}
+    known = {name: names[tensor.data_ptr()] for name, tensor in tensors.items()
+             if isinstance(tensor, torch.Tensor) and tensor.data_ptr() in names}  # fmt: skip
+    rename(exported.proto, known)
+    found = {t.name: math.prod(t.dims) for t in exported.proto.graph.initializer}
     places, rest = {}, {}
-    for weight in model.weights:
-        name = paths[weight.value.data_ptr()]
+    for path, weight in paths.items():
+        name = names[weight.value.data_ptr()]
         if found.get(name) == math.prod(weight.shape):
-            places[weight.path] = Place(name, tuple(weight.shape))
+            places[path] = Place(name, tuple(weight.shape))
         else:
-            rest[weight.path] = to_numpy(weight.value)
-    return proto, Origin("keras", places, rest)
+            rest[path] = to_numpy(weight.value)
+    return Exported(exported.proto, Origin("keras", places, rest), sample)
+
+
+def write_back(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Set the weights of a model, by their paths."""
+    paths = _paths(model)
+    if paths.keys() != tensors.keys():
+        differ = sorted(paths.keys() ^ tensors.keys())
+        raise LiftError(
+            f"another model: {len(differ)} weights have other paths, as {', '.join(differ[:3])}",
+            hint="the model that was compiled; Keras names a model from a file anew",
+        )
+    for path, weight in paths.items():
+        weight.assign(tensors[path])
+
+
+def _paths(model: Any) -> dict[str, Any]:
+    """Weights by path. Models from a file can have several of one path, which are numbered."""
+    found: dict[str, Any] = {}
+    for weight in model.weights:
+        path, k = weight.path, 1
+        while path in found:
+            path, k = f"{weight.path}.{k}", k + 1
+        found[path] = weight
+    return found
 
 
 def _keras(where: str) -> Any:
@@ -90,22 +123,30 @@ def _keras(where: str) -> Any:
     return keras
 
 
-def _examples(model: Any, where: str) -> Sequence[Any]:
-    """Inputs of the sizes that the model states, in its own structure."""
-    specs = getattr(model, "inputs", None)
-    if not specs:
-        raise ModelError(
-            "a Keras model that has not been built needs example inputs",
-            where=where,
-            hint="ngc.compile(model, torch.zeros(1, 32, 32, 3)), or --input 1x32x32x3",
-        )
-    tensors = [
-        torch_frontend.made(Example("", _sizes(spec.shape), _dtype(spec.dtype))) for spec in specs
-    ]
-    structure = getattr(model, "_inputs_struct", None)
-    if isinstance(structure, dict):
-        return ({key: tensors[k] for k, key in enumerate(structure)},)
-    return (tensors,) if len(tensors) > 1 else tuple(tensors)
+def _arguments(model: Any, inputs: Any, where: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs as Keras takes them: one argument, which may be a list or a dictionary. Those of the
+    sizes that the model states, if none are given."""
+    import keras
+
+    if inputs is None:
+        structure = getattr(model, "_inputs_struct", None)
+        if structure is None:
+            structure = list(getattr(model, "inputs", None) or [])
+        if isinstance(structure, list) and not structure:
+            raise ModelError(
+                "it does not say what inputs it has",
+                where=where,
+                hint="ngc.compile(model, torch.zeros(1, 32, 32, 3)), or --input 1x32x32x3",
+            )
+        return (keras.tree.map_structure(_example, structure),), {}
+    if isinstance(inputs, Mapping):
+        return (dict(inputs),), {}
+    args, kwargs = torch_arguments(inputs, where)
+    return ((list(args),) if len(args) > 1 else args), kwargs
+
+
+def _example(spec: Any) -> torch.Tensor:
+    return made(Example("", _sizes(spec.shape), _dtype(spec.dtype)))
 
 
 def _sizes(shape: Sequence[int | None]) -> tuple[int, ...]:
@@ -136,13 +177,3 @@ def _torch_batch_norm() -> Iterator[None]:
 
     with mock.patch.object(backend, "batch_normalization", batch_normalization):
         yield
-
-
-def _rename(proto: onnx.ModelProto, names: dict[str, str]) -> None:
-    """Give initializers of a graph other names."""
-    graph = proto.graph
-    for tensor in (*graph.initializer, *graph.value_info, *graph.input):
-        tensor.name = names.get(tensor.name, tensor.name)
-    for node in graph.node:
-        for k, name in enumerate(node.input):
-            node.input[k] = names.get(name, name)

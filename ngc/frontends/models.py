@@ -17,9 +17,9 @@ from typing import Any
 from torch import Tensor
 
 from ngc.budget import DEFAULT, Budget
-from ngc.errors import ModelError, NgcError, OptionError
+from ngc.errors import LiftError, ModelError, NgcError, OptionError
 from ngc.frontends import onnx
-from ngc.ir.source import Source
+from ngc.ir.source import Exported, Source
 
 # ``package.module:name``, and no path
 IN_CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.]*")
@@ -53,10 +53,11 @@ def load(model: Any, inputs: Any = None, *, budget: Budget = DEFAULT) -> Source:
     if _is_a(model, KERAS):  # on the torch backend it is a module of torch, too
         from ngc.frontends import keras
 
-        proto, origin = keras.export(model, inputs, where)
-        return replace(onnx.load(proto, budget=budget), name=where, origin=origin)
+        return _source(keras.export(model, inputs, where), where, budget)
     if _is_a(model, *TORCH):
-        return _from_torch(model, inputs, where, budget)
+        from ngc.frontends.torch import export
+
+        return _source(export(model, inputs, where), where, budget)
     if inputs is not None:
         raise OptionError(
             "example inputs are for PyTorch modules and Keras models",
@@ -66,31 +67,32 @@ def load(model: Any, inputs: Any = None, *, budget: Budget = DEFAULT) -> Source:
     if _is_a(model, SKLEARN):
         from ngc.frontends import sklearn
 
-        proto, origin = sklearn.export(model, where)
-        return replace(onnx.load(proto, budget=budget), name=where, origin=origin)
+        return _source(sklearn.export(model, where), where, budget)
     return onnx.load(model, budget=budget)
 
 
-def _from_torch(model: Any, inputs: Any, where: str, budget: Budget) -> Source:
-    from ngc.frontends.torch import export, origin_of
-
-    proto = export(model, inputs, where)
-    source = onnx.load(proto, budget=budget)
-    return replace(source, name=where, origin=origin_of(model, proto))
+def _source(exported: Exported, where: str, budget: Budget) -> Source:
+    """What a frontend wrote, checked like a file of a stranger."""
+    source = onnx.load(exported.proto, budget=budget)
+    return replace(source, name=where, origin=exported.origin, sample=exported.sample)
 
 
 def write_back(framework: str, model: Any, tensors: Mapping[str, Tensor]) -> None:
     """Set the tensors of a model of a framework, by its own names for them."""
     match framework:
         case "torch":
-            model.load_state_dict(tensors, strict=True)
+            try:
+                model.load_state_dict(tensors, strict=True)
+            except (RuntimeError, AttributeError) as error:
+                raise LiftError(f"another model: {str(error).strip()[:300]}") from error
         case "keras":
-            for weight in model.weights:
-                weight.assign(tensors[weight.path])
-        case "sklearn":
-            from ngc.frontends.sklearn import write_back as write
+            from ngc.frontends.keras import write_back as set_weights
 
-            write(model, {name: tensor.numpy() for name, tensor in tensors.items()})
+            set_weights(model, tensors)
+        case "sklearn":
+            from ngc.frontends.sklearn import write_back as set_attributes
+
+            set_attributes(model, {name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def from_code(name: str) -> Any:
@@ -112,6 +114,8 @@ def from_code(name: str) -> Any:
                 where=name,
                 hint="package.module:factory, importable from here, that needs no arguments",
             ) from error
+    if found is None:
+        raise ModelError("it is None", where=name, hint="a function that returns the model")
     return found
 
 

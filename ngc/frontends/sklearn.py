@@ -16,15 +16,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ngc.errors import ModelError, OptionError
-from ngc.ir.source import Origin, Place
+from ngc.errors import LiftError, ModelError, OptionError
+from ngc.ir.source import Exported, Origin, Place, Sample
 
 OPSET, IR_VERSION = 20, 9
 
 # scikit-learn's name of an activation -> ONNX operator.
 ACTIVATIONS = {
     "identity": "Identity", "logistic": "Sigmoid", "tanh": "Tanh", "relu": "Relu",
-    "softmax": "Softmax",
+    "softmax": "Softmax", "exp": "Exp",
 }  # fmt: skip
 
 
@@ -53,11 +53,12 @@ class Writer:
         self.value = result
 
 
-def export(model: Any, where: str) -> tuple[onnx.ModelProto, Origin]:
+def export(model: Any, where: str) -> Exported:
     """A fitted estimator as ONNX in double precision, and where its attributes are."""
     writer = Writer()
     _write(writer, "", model, where)
-    x = helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["batch", _features(model, where)])
+    features = _features(model, where)
+    x = helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["batch", features])
     y = helper.make_tensor_value_info(writer.value, TensorProto.DOUBLE, None)
     tensors = [numpy_helper.from_array(array, name) for name, array in writer.tensors.items()]
     graph = helper.make_graph(writer.nodes, type(model).__name__, [x], [y], tensors)
@@ -65,27 +66,51 @@ def export(model: Any, where: str) -> tuple[onnx.ModelProto, Origin]:
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
     inferred = onnx.shape_inference.infer_shapes(proto)
     places = {name: Place(name, array.shape) for name, array in writer.tensors.items()}
-    return inferred, Origin("sklearn", places, {})
+    return Exported(inferred, Origin("sklearn", places, {}), _sample(model, features))
+
+
+def _sample(model: Any, features: int) -> Sample:
+    """What the estimator itself answers; of two classes the probability of the second."""
+    x = np.random.default_rng(0).standard_normal((1, features))
+    if hasattr(model, "predict_proba"):
+        found = model.predict_proba(x)
+        answers = found[:, 1:] if found.shape[1] == 2 else found
+    elif hasattr(model, "predict"):
+        answers = model.predict(x).reshape(1, -1)
+    else:
+        answers = model.transform(x)
+    return Sample((x,), (np.asarray(answers, dtype=np.float64),))
 
 
 def write_back(model: Any, tensors: Mapping[str, np.ndarray]) -> None:
-    """Set the attributes of an estimator that ``export`` named."""
+    """Set the attributes of an estimator that ``export`` named; all or none."""
+    own = Writer()
+    _write(own, "", model, type(model).__name__)
+    shapes = {name: array.shape for name, array in own.tensors.items()}
+    if shapes != {name: array.shape for name, array in tensors.items()}:
+        differ = sorted(n for n in shapes.keys() | tensors.keys()
+                        if n not in tensors or shapes.get(n) != tensors[n].shape)  # fmt: skip
+        raise LiftError(
+            f"another estimator: it differs in {', '.join(differ[:5])}",
+            hint="the one that was compiled",
+        )
     for name, array in tensors.items():
-        *path, last = name.split(".")
-        if last.isdecimal():
-            *path, attribute = path
-            values = list(getattr(_at(model, path), attribute))
-            values[int(last)] = array
-            setattr(_at(model, path), attribute, values)
+        owner, rest = _owner(model, name)
+        attribute, _, number = rest.partition(".")
+        if number:
+            values = list(getattr(owner, attribute))
+            values[int(number)] = array
+            setattr(owner, attribute, values)
         else:
-            owner = _at(model, path)
-            setattr(owner, last, array.reshape(np.shape(getattr(owner, last))))
+            setattr(owner, attribute, array.reshape(np.shape(getattr(owner, attribute))))
 
 
-def _at(model: Any, path: list[str]) -> Any:
-    for name in path:
-        model = dict(model.steps)[name]
-    return model
+def _owner(model: Any, name: str) -> tuple[Any, str]:
+    """The estimator that an attribute is of, and the rest of the name."""
+    for step, inner in getattr(model, "steps", ()):
+        if name.startswith(f"{step}."):
+            return _owner(inner, name.removeprefix(f"{step}."))
+    return model, name
 
 
 def _write(writer: Writer, prefix: str, model: Any, where: str) -> None:
@@ -132,18 +157,22 @@ def _mlp(writer: Writer, prefix: str, model: Any) -> None:
 
 
 def _linear(writer: Writer, prefix: str, model: Any) -> None:
-    weight = np.atleast_2d(model.coef_)
-    bias = np.broadcast_to(model.intercept_, len(weight))
-    names = (
-        writer.parameter(f"{prefix}coef_", weight),
-        writer.parameter(f"{prefix}intercept_", bias),
-    )
+    weight = np.atleast_2d(dense(model.coef_))
+    names = [writer.parameter(f"{prefix}coef_", weight)]
+    if model.fit_intercept:
+        bias = np.broadcast_to(model.intercept_, len(weight))
+        names.append(writer.parameter(f"{prefix}intercept_", bias))
     writer.add("Gemm", *names, transB=1)
+
+
+def dense(array: Any) -> np.ndarray:
+    """Sparse coefficients written out."""
+    return np.asarray(array.toarray() if hasattr(array, "toarray") else array)
 
 
 def _logistic(writer: Writer, prefix: str, model: Any) -> None:
     _linear(writer, prefix, model)
-    if len(model.coef_) == 1:
+    if model.coef_.shape[0] == 1:
         writer.add("Sigmoid")
     else:
         writer.add("Softmax", axis=-1)
@@ -183,8 +212,10 @@ def _pca(writer: Writer, prefix: str, model: Any) -> None:
     writer.add("MatMul", turned)
     if model.whiten:
         variance = writer.parameter(f"{prefix}explained_variance_", model.explained_variance_)
-        deviation = f"{variance}.sqrt"
-        writer.nodes.append(helper.make_node("Sqrt", [variance], [deviation]))
+        root, deviation = f"{variance}.sqrt", f"{variance}.deviation"
+        writer.nodes.append(helper.make_node("Sqrt", [variance], [root]))
+        least = writer.constant(float(np.finfo(np.float64).eps))  # as scikit-learn does
+        writer.nodes.append(helper.make_node("Max", [root, least], [deviation]))
         writer.add("Div", deviation)
 
 

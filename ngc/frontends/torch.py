@@ -10,49 +10,131 @@ unpickling anything but tensors.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves
 
 from ngc.errors import ModelError
 from ngc.frontends.dims import Example
-from ngc.ir.source import Origin, Place
+from ngc.ir.source import Exported, Origin, Place, Sample
 from ngc.ir.tensors import to_numpy
 
 # Where the exporter keeps the Python lines of each node: large, and no part of the model.
 TRACE = "pkg.torch.onnx.stack_trace"
 
 
-def export(model: nn.Module | ExportedProgram, inputs: Any, where: str) -> onnx.ModelProto:
-    """The model as the exporter writes it, in evaluation mode."""
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    if isinstance(model, nn.Module):
-        args, kwargs = arguments(inputs, where)
+def export(model: nn.Module | ExportedProgram, inputs: Any, where: str) -> Exported:
+    """A module in evaluation mode on example inputs, or an exported program."""
+    if isinstance(model, ExportedProgram):
+        return written(model, dict(model.state_dict), where)
+    args, kwargs = arguments(inputs, where)
     with exporting(model):
+        program = traced(model, args, kwargs, where)
+        sample = sample_of(model, args, kwargs)
+    exported = written(program, model.state_dict(keep_vars=True), where)
+    return replace(exported, sample=sample)
+
+
+def traced(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], where: str
+) -> ExportedProgram:
+    """The module's exported program; its Python is read where following it does not do."""
+    try:
+        return torch.export.export(model, args, kwargs, strict=False)
+    except Exception as error:  # whatever a module of a stranger and the exporter raise
         try:
-            program = torch.onnx.export(
-                model, args, kwargs=kwargs, dynamo=True, external_data=False, optimize=False,
-                verbose=False,
-            )  # fmt: skip
-        except Exception as error:  # whatever a module of a stranger and the exporter raise
+            return torch.export.export(model, args, kwargs, strict=True)
+        except Exception:
             raise failed(error, where) from error
-    assert program is not None
-    proto = program.model_proto
+
+
+def sample_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sample | None:
+    """What the module itself answers to the example inputs; none where it cannot be told apart."""
+    given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    answers = [leaf for leaf in tree_leaves(model(*args, **kwargs)) if isinstance(leaf, Tensor)]
+    if any(t.is_complex() for t in (*given, *answers)):
+        return None
+    return Sample(tuple(to_numpy(t) for t in given), tuple(to_numpy(t) for t in answers))
+
+
+def written(program: ExportedProgram, tensors: Mapping[str, Any], where: str) -> Exported:
+    """An exported program as ONNX. ``tensors``: its ``state_dict``."""
+    found = [t for t in tensors.values() if isinstance(t, Tensor)]
+    if any(t.is_complex() for t in found):
+        raise ModelError("it has complex parameters", where=where, hint="real ones, two for each")
+    own, clashing = _set_apart(program)
+    with exporting(program):
+        try:
+            made = torch.onnx.export(
+                own, (), dynamo=True, external_data=False, optimize=False, verbose=False
+            )
+        except Exception as error:
+            raise failed(error, where) from error
+    assert made is not None
+    proto = made.model_proto
     for node in proto.graph.node:
         kept = [entry for entry in node.metadata_props if entry.key != TRACE]
         del node.metadata_props[:]
         node.metadata_props.extend(kept)
-    return proto
+    rename(proto, _plain_names(proto, clashing))
+    return Exported(proto, origin_of(tensors, proto, clashing))
+
+
+# Before the names of tensors that lie in no submodule: an input, or a value that the exporter names
+# by its operator, may be called the same.
+APART = "top."
+
+
+def _set_apart(program: ExportedProgram) -> tuple[ExportedProgram, set[str]]:
+    """A copy of the program in which those tensors have names with a dot; and their names."""
+    result = copy.copy(program)
+    signature = copy.deepcopy(program.graph_signature)
+    clashing: set[str] = set()
+    for spec in signature.input_specs:
+        if spec.target is not None and "." not in spec.target:
+            clashing.add(spec.target)
+            spec.target = APART + spec.target
+    for spec in signature.output_specs:
+        if spec.target in clashing:
+            spec.target = APART + str(spec.target)
+
+    def moved(tensors: Mapping[str, Any]) -> dict[str, Any]:
+        return {APART + n if n in clashing else n: t for n, t in tensors.items()}
+
+    result._graph_signature = signature
+    result._state_dict = moved(program.state_dict)
+    result._constants = moved(program.constants)
+    return result, clashing
+
+
+def _plain_names(proto: onnx.ModelProto, clashing: set[str]) -> dict[str, str]:
+    """Their own names back for the tensors that were set apart, where nothing else has them."""
+    taken = {value.name for value in proto.graph.input}
+    taken |= {name for node in proto.graph.node for name in node.output}
+    return {APART + name: name for name in clashing if name not in taken}
+
+
+def rename(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
+    """Give initializers of a graph other names."""
+    graph = proto.graph
+    for tensor in (*graph.initializer, *graph.value_info, *graph.input):
+        tensor.name = names.get(tensor.name, tensor.name)
+    for node in graph.node:
+        for k, name in enumerate(node.input):
+            node.input[k] = names.get(name, name)
 
 
 def failed(error: BaseException, where: str) -> ModelError:
@@ -81,8 +163,14 @@ def arguments(inputs: Any, where: str) -> tuple[tuple[Any, ...], dict[str, Any]]
             return tuple(made(one) for one in inputs if not one.name), by_name
         case Mapping():
             return (), dict(inputs)
-        case _:
+        case list() | tuple():
             return tuple(inputs), {}
+        case _:
+            raise ModelError(
+                f"example inputs are a {type(inputs).__name__}",
+                where=where,
+                hint="a tensor, a tuple of arguments, or a dictionary of arguments by name",
+            )
 
 
 def made(example: Example) -> Tensor:
@@ -114,27 +202,33 @@ def read_program(path: Path) -> ExportedProgram:
             ) from error
 
 
-def origin_of(model: nn.Module | ExportedProgram, proto: onnx.ModelProto) -> Origin:
+def origin_of(
+    tensors: Mapping[str, Any], proto: onnx.ModelProto, clashing: Collection[str] = ()
+) -> Origin:
     """Which tensor of the ONNX model each tensor of the ``state_dict`` is."""
-    tensors = dict(model.state_dict(keep_vars=True) if isinstance(model, nn.Module)
-                   else model.state_dict)  # fmt: skip
     found = {t.name: t for t in proto.graph.initializer}
     places: dict[str, Place] = {}
-    rest: dict[str, Tensor] = {}
+    rest: dict[str, np.ndarray] = {}
     by_memory: dict[Any, str] = {}
-    for name, tensor in tensors.items():
-        memory = (tensor.data_ptr(), tensor.shape, tensor.stride())
-        if name in found and tuple(found[name].dims) == tuple(tensor.shape):
-            places[name] = Place(name, tuple(tensor.shape))
-            by_memory.setdefault(memory, name)
-    for name, tensor in tensors.items():
-        memory = (tensor.data_ptr(), tensor.shape, tensor.stride())
+    own = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+
+    def memory(tensor: Tensor) -> tuple[Any, ...]:
+        return (tensor.data_ptr(), tensor.shape, tensor.stride())
+
+    for name, tensor in own.items():
+        names = (APART + name, name) if name in clashing else (name,)
+        here = next((n for n in names if n in found), "")
+        if here and tuple(found[here].dims) == tuple(tensor.shape):
+            places[name] = Place(here, tuple(tensor.shape))
+            by_memory.setdefault(memory(tensor), name)
+    for name, tensor in own.items():
         if name not in places:
-            if memory in by_memory:  # one tensor under two names
-                places[name] = places[by_memory[memory]]
+            if tensor.numel() and memory(tensor) in by_memory:  # one tensor under two names
+                places[name] = places[by_memory[memory(tensor)]]
             else:
-                rest[name] = tensor
-    return Origin("torch", places, {name: to_numpy(tensor) for name, tensor in rest.items()})
+                rest[name] = to_numpy(tensor)
+    extra = {name: value for name, value in tensors.items() if name not in own}
+    return Origin("torch", places, rest, extra)
 
 
 def reason(error: BaseException) -> str:
@@ -149,7 +243,9 @@ def reason(error: BaseException) -> str:
 def _quiet() -> Iterator[None]:
     """Without what exporting prints, logs and warns of."""
     before = logging.root.manager.disable
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    nowhere = io.StringIO()
+    hidden = contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere)
+    with warnings.catch_warnings(), hidden[0], hidden[1]:
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
         try:

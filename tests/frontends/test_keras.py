@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ngc
-from ngc.errors import ModelError, NgcError
+from ngc.errors import LiftError, ModelError, NgcError
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras  # isort: skip
@@ -150,3 +150,37 @@ def test_another_backend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(NgcError, match=r"Keras runs on jax here.*\n.*KERAS_BACKEND=torch"):
         ngc.compile(model)
+
+
+def test_inputs_by_name_need_no_order() -> None:
+    inputs = {"b": keras.Input((4,), name="b"), "a": keras.Input((3,), name="a")}
+    joined = L.Add()([L.Dense(2)(inputs["a"]), L.Dense(2)(inputs["b"])])
+    model = keras.Model(inputs, joined)
+    assert ngc.verify(ngc.compile(model)).passed
+    given = {"b": torch.rand(1, 4), "a": torch.rand(1, 3)}
+    assert ngc.verify(ngc.compile(model, given)).passed
+
+
+def test_a_model_that_is_not_built_says_what_to_do() -> None:
+    model = keras.Sequential([L.Dense(3)])
+    x = torch.rand(1, 4)
+    for inputs in (None, x):
+        with pytest.raises(ModelError, match=r"(not been built|what inputs it has)"):
+            ngc.compile(model, inputs)
+    model(x)
+    assert ngc.verify(ngc.compile(model, x)).passed
+
+
+def test_weights_of_one_path_are_told_apart(tmp_path: Path) -> None:
+    """Keras drops the names of nested models when it loads a file."""
+    coder = keras.Sequential([keras.Input((4,)), L.Dense(5, name="dense")], name="enc")
+    decoder = keras.Sequential([keras.Input((5,)), L.Dense(4, name="dense")], name="dec")
+    x = keras.Input((4,))
+    model = perturbed(keras.Model(x, decoder(coder(x))))
+    path = tmp_path / "nested.keras"
+    model.save(path)
+    compiled = ngc.compile(path)
+    assert ngc.verify(compiled).passed
+    assert sorted(compiled.weights.tolist()) == sorted(ngc.compile(model).weights.tolist())
+    with pytest.raises(LiftError, match="weights have other paths"):
+        compiled.load_into(convolutional())

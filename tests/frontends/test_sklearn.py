@@ -11,7 +11,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import (
     MaxAbsScaler,
     MinMaxScaler,
@@ -21,7 +21,7 @@ from sklearn.preprocessing import (
 )
 
 import ngc
-from ngc.errors import ModelError, OptionError
+from ngc.errors import LiftError, ModelError, OptionError
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 6)) * 3 + 1
@@ -123,3 +123,48 @@ def test_what_is_no_network_is_refused() -> None:
         ngc.compile(MLPRegressor())
     with pytest.raises(OptionError, match=r"polynomialfeatures is a PolynomialFeatures, which"):
         ngc.compile(fitted(make_pipeline(PolynomialFeatures(), LinearRegression()), "number"))
+
+
+def test_another_estimator_is_left_as_it_is() -> None:
+    small, large = (
+        fitted(MLPRegressor(hidden_layer_sizes=sizes, max_iter=5), "numbers")
+        for sizes in ((3,), (5, 5))
+    )
+    before = [array.copy() for array in large.coefs_]
+    with pytest.raises(LiftError, match="another estimator"):
+        ngc.compile(small).load_into(large)
+    assert all(np.array_equal(a, b) for a, b in zip(before, large.coefs_))
+    with pytest.raises(ModelError, match="has not been fitted"):
+        ngc.compile(small).load_into(MLPRegressor())
+
+
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [
+        (LinearRegression(fit_intercept=False), "numbers"),
+        (LogisticRegression(), "two classes"),
+        (Pipeline([("a.b", StandardScaler()), ("c", LinearRegression())]), "numbers"),
+    ],
+    ids=str,
+)
+def test_every_kind_is_set_back(model: Any, target: str) -> None:
+    compiled = ngc.compile(fitted(model, target))
+    before = answers(model)
+    compiled.load_into(model)
+    np.testing.assert_array_equal(answers(model), before)
+
+
+def test_redundant_features_are_whitened_as_scikit_learn_does() -> None:
+    double = np.c_[X, X[:, 0]]
+    model = make_pipeline(PCA(whiten=True), LinearRegression()).fit(double, TARGETS["number"])
+    assert ngc.verify(ngc.compile(model)).passed
+
+
+def test_rarer_forms() -> None:
+    positive = np.abs(TARGETS["number"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        poisson = MLPRegressor(loss="poisson", max_iter=5).fit(X, positive)
+    assert ngc.verify(ngc.compile(poisson)).passed
+    sparse = fitted(LogisticRegression(), "classes").sparsify()
+    assert ngc.verify(ngc.compile(sparse)).passed

@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -189,7 +190,7 @@ def test_a_tensor_that_was_folded_cannot_change() -> None:
     module = Folds()
     compiled = ngc.compile(module, torch.zeros(1, 3))
     assert torch.equal(compiled.state_dict()["offset"], module.offset)
-    with pytest.raises(LiftError, match="it was computed from other tensors"):
+    with pytest.raises(LiftError, match="it was computed from others"):
         compiled.state_dict(compiled.weights * 2)
 
 
@@ -311,3 +312,133 @@ def test_example_inputs_are_read() -> None:
     for text in ("1xa", "=1x3", "1x-3", "1x3:float7", "x=1,3"):
         with pytest.raises(NgcError, match="cannot read the input"):
             parse_example(text)
+
+
+# --- names, arguments and tensors that are easily mistaken --------------------------------------
+
+
+def test_a_tensor_may_be_called_like_an_input_or_an_operator() -> None:
+    class Clash(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.add = nn.Parameter(torch.rand(4)), nn.Parameter(torch.rand(3))
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, w: Tensor) -> Tensor:
+            return self.linear(w * self.w) + self.add
+
+    module = Clash()
+    compiled = ngc.compile(module, torch.rand(1, 4))
+    assert ngc.verify(compiled).passed
+    back = compiled.state_dict()
+    assert back.keys() == module.state_dict().keys()
+    assert all(torch.equal(back[name], t) for name, t in module.state_dict().items())
+    changed = Clash()
+    assert torch.equal(compiled.with_weights(changed.state_dict()).state_dict()["w"], changed.w)
+
+
+def test_a_dictionary_may_be_an_argument() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(
+            self, x: Tensor, extra: dict[str, Tensor], bias: Tensor | None = None
+        ) -> Tensor:
+            y = self.linear(x) + extra["bias"] * 2
+            return y if bias is None else y + bias
+
+    x, extra = torch.rand(1, 4), {"bias": torch.rand(1, 3)}
+    module = Reads()
+    compiled = ngc.compile(module, (x, extra))
+    inputs = dict(zip([op.out.name for op in compiled.program.inputs], (x, extra["bias"])))
+    (found,) = ngc.Executor(compiled.program)(compiled.weights, inputs).values()
+    torch.testing.assert_close(found, module(x, extra))
+    assert ngc.verify(compiled).passed
+
+
+def test_what_the_module_itself_answers_is_part_of_the_proof() -> None:
+    module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+    compiled = ngc.compile(module, torch.rand(1, 4))
+    sample = compiled.source.sample
+    assert sample is not None
+    wrong = replace(sample, outputs=(sample.outputs[0] + 1,))
+    other = replace(compiled, source=replace(compiled.source, sample=wrong))
+    (check, *_) = ngc.verify(other).checks
+    assert not check.passed
+    assert "the model itself answers otherwise" in check.detail
+
+
+def test_folded_norms_come_back_as_they_were(images: Tensor) -> None:
+    module = perturbed(Residual()).eval()
+    before = module(images)
+    compiled = ngc.compile(module, images, norm="fold")
+    compiled.load_into(module)
+    assert torch.equal(module(images), before)
+    with pytest.raises(LiftError, match="it was computed from others"):
+        compiled.load_into(module, compiled.weights * 2)
+
+
+def test_a_change_that_no_tensor_keeps_is_refused() -> None:
+    class Gain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+            self.register_buffer("gain", torch.rand(3), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) * self.gain
+
+    compiled = ngc.compile(Gain(), torch.rand(1, 4))
+    compiled.load_into(Gain())
+    with pytest.raises(LiftError, match="a constant of its code"):
+        compiled.state_dict(compiled.weights * 2)
+
+
+def test_complex_parameters_are_refused() -> None:
+    class Complex(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(4, 3, dtype=torch.complex64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.to(torch.complex64) @ self.w).real
+
+    with pytest.raises(ModelError, match="it has complex parameters"):
+        ngc.compile(Complex(), torch.rand(1, 4))
+
+
+def test_extra_state_is_kept() -> None:
+    class Extra(nn.Linear):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"v": 1}
+
+        def set_extra_state(self, state: dict[str, int]) -> None:
+            assert state == {"v": 1}
+
+    compiled = ngc.compile(Extra(4, 3), torch.rand(1, 4))
+    compiled.load_into(Extra(4, 3))
+
+
+def test_mixed_precision_is_no_fault() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.b(self.a(x).relu())
+
+    verification = ngc.verify(ngc.compile(Mixed(), torch.rand(1, 5)))
+    assert verification.passed, verification.checks
+
+
+def test_another_module_is_refused() -> None:
+    compiled = ngc.compile(nn.Linear(4, 3), torch.rand(1, 4))
+    for other in (nn.Linear(5, 3), None):
+        with pytest.raises(LiftError, match="another model"):
+            compiled.load_into(other)
+    with pytest.raises(ModelError, match="example inputs are a int"):
+        ngc.compile(nn.Linear(4, 3), 5)

@@ -286,6 +286,9 @@ def _cells(
     hidden = node.attributes.get_int("hidden_size", r.shape[2])
     if hidden != r.shape[2] or r.shape[0] != directions:
         raise b.misshapen(f"R {list(r.shape)} for {hidden} hidden units, {directions} directions")
+    for known, rows, what in ((bias, 2 * gates, "B"), (p, 3, "P")):
+        if known is not None and known.shape != (directions, rows * hidden):
+            raise b.misshapen(f"{what} {list(known.shape)}, not {[directions, rows * hidden]}")
     functions = list(_functions(b, node, [*defaults] * directions))
     clip = node.attributes.get_float("clip", 0.0) or 0.0
     for k in range(directions):

@@ -159,7 +159,11 @@ def cast(b: Builder, node: onnx_ir.Node, x: Operand) -> Operand:
     return _cast(b, x, str(to.numpy()))
 
 
-_FLOATS = (onnx_ir.DataType.FLOAT, onnx_ir.DataType.DOUBLE)
+# Weights cast to narrow types keep their values: the narrow types are computed in float32.
+_FLOATS = (
+    onnx_ir.DataType.FLOAT, onnx_ir.DataType.DOUBLE, onnx_ir.DataType.FLOAT16,
+    onnx_ir.DataType.BFLOAT16,
+)  # fmt: skip
 
 
 @lowers("CastLike", since=15, movement=True)
