@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,16 +30,27 @@ def result_table(folder: Path, metrics: Mapping[str, Any]) -> Table:
     return table
 
 
+# Columns of a terminal that has room for all there is to say of a run.
+WIDE = 130
+
+
 def runs_table(out: Path, runs: Sequence[Run]) -> Table:
-    """One row a run."""
+    """One row a run; in a narrow terminal what tells runs apart."""
+    wide = shutil.get_terminal_size().columns >= WIDE
+    kept = None if wide else ("run", "model", "epochs", "test")
     numbers = ("networks", "epochs", "parameters", "minutes")
     columns = ("run", "task", "model", "regime", *numbers, "test")
     caption = "" if runs else "none yet: ngc run RECIPE"
-    table = make_table(f"{out}: {len(runs)} run(s)", columns, numbers, caption)
+    shown = [name for name in columns if kept is None or name in kept]
+    table = make_table(f"{out}: {len(runs)} run(s)", shown, numbers, caption)
+    table.columns[0].no_wrap = True  # to be copied
     for run in runs:
         task, model = run.recipe.get("task", {}), run.recipe.get("model", {})
-        names = (run.path.name, task.get("name", "?"), model.get("name", "?"))
-        add_row(table, *names, *(row for row in _figures(run).values()))
+        cells = {
+            "run": run.path.name, "task": task.get("name", "?"), "model": model.get("name", "?"),
+            **_figures(run),
+        }  # fmt: skip
+        add_row(table, *(cells[name] for name in shown))
     return table
 
 

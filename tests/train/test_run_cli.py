@@ -11,7 +11,7 @@ from ngc.cli import app
 from ngc.train.inr_sets import load
 from ngc.train.recipe import read_recipe
 from ngc.train.trainer import Interrupted
-from tests.train.tiny import NAME, tiny_recipe
+from tests.train.tiny import NAME, started, tiny_recipe
 
 
 def ngc_command(*words: object) -> Result:
@@ -182,6 +182,18 @@ def test_a_run_that_could_not_begin_leaves_no_folder(home: Path) -> None:
     assert result.exit_code == 2
     assert "error: " in result.stderr
     assert list((home / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_names_of_runs_are_whole_in_any_terminal(
+    home: Path, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(home, name="runs/a_run_with_a_long_name-001")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = CliRunner(env={"COLUMNS": str(columns)}).invoke(app, ["runs"]).stdout
+    (row,) = [line for line in shown.splitlines() if "a_run_with_a_long_name-001" in line]
+    assert "accuracy" in row
+    assert ("inr_classification" in row) == (columns > 100)
 
 
 def test_damaged_runs_are_named_without_a_traceback(home: Path) -> None:
