@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -169,11 +170,10 @@ def _checked(name: str, text: Text, where: str) -> Recipe:
     data = checker.section(("data",), Data, data_values, beside=("augment",))
     augment = None
     if augment_values is not None:
-        fields = checker.section(("data", "augment"), dataclass_section(Augment), augment_values)
-        augment = checker.made(("data", "augment"), Augment, fields)
-    graph = checker.made(
-        ("graph",), Options, checker.section(("graph",), options_section(), values.get("graph", {}))
-    )
+        augment = checker.made(
+            ("data", "augment"), Augment, dataclass_section(Augment), augment_values
+        )
+    graph = checker.made(("graph",), Options, options_section(), values.get("graph", {}))
     model = checker.named(("model",), {known: model_section(known) for known in MODELS})
     train = checker.section(("train",), Train, values.get("train", {}))
     mistakes = [*text.mistakes, *checker.mistakes]
@@ -249,16 +249,41 @@ class _Checker:
         return None
 
     def made(
-        self, path: tuple[str, ...], kind: typing.Callable[..., T], section: Section | None
+        self,
+        path: tuple[str, ...],
+        kind: typing.Callable[..., T],
+        shape: type[Section],
+        values: object,
     ) -> T | None:
-        """An object of a section's values; what it refuses is a mistake of the section."""
-        if section is None:
+        """An object of a section's values. What it refuses of one value alone is a mistake of that
+        key, what it refuses of several together one of the section."""
+        before = len(self.mistakes)
+        section = self.section(path, shape, values)
+        wrong = {mistake.key for mistake in self.mistakes[before:]}
+        for key, value in values.items() if isinstance(values, dict) else ():
+            if key in shape.model_fields and ".".join((*path, key)) not in wrong:
+                self.refused((*path, key), kind, {key: value})
+        if section is None or len(self.mistakes) > before:
             return None
+        given = list(values) if isinstance(values, dict) else []
+        return self.refused(path, kind, section.model_dump(), given)
+
+    def refused(
+        self,
+        path: tuple[str, ...],
+        kind: typing.Callable[..., T],
+        fields: dict[str, Any],
+        given: Iterable[str] = (),
+    ) -> T | None:
+        """An object of these fields; None, and a mistake, where it refuses them. It is at the first
+        of the ``given`` keys that it names."""
         try:
-            return kind(**section.model_dump())
+            return kind(**fields)
         except NgcError as error:
             text = error.message + (f"; try {error.hint}" if error.hint else "")
-            self.mistakes.append(Mistake(self.text.place(path), ".".join(path), text))
+            named = (key for key in given if key in text)
+            place = self.text.place((*path, *itertools.islice(named, 1)))
+            self.mistakes.append(Mistake(place, ".".join(path), text))
             return None
 
 

@@ -127,6 +127,32 @@ def test_the_message_counts_the_mistakes(tmp_path: Path) -> None:
         read_recipe(written(tmp_path, FIVE))
 
 
+def test_what_options_and_augmentations_refuse_is_told_at_once(tmp_path: Path) -> None:
+    """With the lines of each, beside mistakes of form in the same sections."""
+    text = """task: {name: inr_classification}
+model: {name: ng_gnn}
+data:
+  augment:
+    dropout: 3
+    rotation: -5
+graph:
+  reverse: both
+  kernel: huge
+  input_axes: 7
+"""
+    with pytest.raises(RecipeError) as error:
+        read_recipe(written(tmp_path, text))
+    keys = [mistake.key for mistake in error.value.mistakes]
+    assert sorted(keys) == [
+        "data.augment.dropout", "data.augment.rotation", "graph.input_axes", "graph.kernel",
+        "graph.reverse",
+    ]  # fmt: skip
+    assert len({str(mistake.place) for mistake in error.value.mistakes}) == 5
+    changes = ["graph.reverse=features", "graph.storage=ragged", "graph.kernel=3"]
+    with pytest.raises(RecipeError, match=r"graph.reverse=features: graph: reverse=fea"):
+        read_recipe(written(tmp_path, MINIMAL), changes)
+
+
 @pytest.mark.parametrize(
     ("text", "mistake"),
     [
@@ -146,10 +172,10 @@ def test_the_message_counts_the_mistakes(tmp_path: Path) -> None:
         (MINIMAL + "train: {amsgrad: 1}", "found 1; allowed: true or false"),
         (MINIMAL + "normalise: layers", "allowed: off, dataset, layer (nearest: layer)"),
         (MINIMAL + "name: a/b", "line 3: name: found the text 'a/b'; allowed: letters, digits"),
-        (MINIMAL + "graph: {kernel: 0x3}", "line 3: graph: kernel cannot be '0x3'"),
-        (MINIMAL + "graph:\n  reverse: features\n  storage: ragged", "line 3: graph: reverse=feat"),
+        (MINIMAL + "graph: {kernel: 0x3}", "line 3: graph.kernel: kernel cannot be '0x3'"),
+        (MINIMAL + "graph:\n  reverse: features\n  storage: ragged", "line 4: graph: reverse=feat"),
         (MINIMAL + "graph: {storage: ragged}", "line 3: graph.storage: learned models read padded"),
-        (MINIMAL + "data:\n  augment: {noise: -1}", "line 4: data.augment: noise is -1"),
+        (MINIMAL + "data:\n  augment: {noise: -1}", "line 4: data.augment.noise: noise is -1"),
         (MINIMAL + "data:\n  augment: {nose: 1}", "line 4: data.augment.nose: there is no such"),
         ("task: {name: inr_editing}\nmodel: {name: ng_t}\ndata: {augment: {}}",
          "line 3: data.augment: an edit has its picture as target"),
