@@ -41,7 +41,7 @@ from ngc.errors import LiftError, VerificationError
 from ngc.ir.program import Program
 from ngc.ir.slots import ONE, ZERO
 from ngc.options import Options
-from ngc.oracle import Oracle
+from ngc.oracle import Oracle, OracleError
 from ngc.passes.lower.quantized import NOTE as QUANTISED_NOTE
 from ngc.recompute import permutes_graph, recompute
 from ngc.samples import Arrays, calibrated, other_weights, random_inputs, scaled, tensors
@@ -182,7 +182,14 @@ class _Proof:
             value.name: helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
             for value in model.graph.input
         }
-        self.oracle.load(model)
+        try:
+            self.oracle.load(model)
+        except OracleError as error:
+            double = any(param.dtype == "float64" for param in self.program.params)
+            hint = "onnxruntime has few operators in double precision: the network in single"
+            raise OracleError(
+                error.text, where=self.c.source.name, hint=hint if double else error.hint
+            ) from error
         return self.oracle.run({name: a.astype(types[name]) for name, a in self.inputs.items()})
 
     def written(self, weights: torch.Tensor) -> onnx.ModelProto:

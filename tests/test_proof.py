@@ -22,7 +22,7 @@ from ngc.ir import program as ir
 from ngc.ir.graph import EdgeBlock, Graph
 from ngc.ir.slots import Array, Slots
 from ngc.ir.text import parse_program
-from ngc.oracle import Oracle
+from ngc.oracle import Oracle, OracleError
 from ngc.plan import Plan
 from ngc.proof import FAITHFUL, Check, Verification
 
@@ -722,3 +722,10 @@ def test_a_closed_sigmoid_is_measured_by_its_range() -> None:
     assert (floor(program, "r"), floor(program, "x")) == (1e-3, TINY)
     closed, expected = np.array([5e-9, 0.0]), np.array([0.0, 0.0])
     assert difference(closed, expected, 1e-3)[0] < 1e-4 < difference(closed, expected)[0]
+
+
+def test_a_network_that_onnxruntime_cannot_run_is_named() -> None:
+    text = """m (double[1, 2, 4, 4] x) => (double[1, 3, 2, 2] y) { y = Conv (x, W) }"""
+    weight = np.random.default_rng(0).standard_normal((3, 2, 3, 3))
+    with pytest.raises(OracleError, match=r"m: onnxruntime cannot(.|\n)*the network in single"):
+        ngc.verify(ngc.compile(small(text, W=weight)))
