@@ -6,8 +6,8 @@
 The task is INR classification (networks 2-32-32-1, 67 neurons and 4,489 pairs each, 393,866
 parameters with 64 probes): a training step is forward, backward and AdamW; evaluation is forward
 alone. All hold the same weights, and their outputs are compared first. Each way runs in processes
-of its own that take turns, for its peak memory and because memory that another one held changes its
-times; once with the C library's allocator as it is and once told to keep large blocks.
+of its own that take turns, for its peak memory; once with the C library's allocator as it is and
+once told to keep large blocks.
 
 chunked  ngc's default
 bf16     the same under autocast

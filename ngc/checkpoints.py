@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ngc.backends.onnx_export import with_tensors
 from ngc.budget import Budget
-from ngc.compiler import Compilation, compile
+from ngc.compiler import Compilation, compile, float_initializers
 from ngc.errors import ModelError, OptionError
 from ngc.ir.source import Origin, Place, Source
 from ngc.ir.tensors import to_numpy
@@ -79,8 +79,9 @@ def _arrays(tensors: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
         try:
             found[name] = to_numpy(tensor) if isinstance(tensor, Tensor) else np.asarray(tensor)
         except (TypeError, RuntimeError, NotImplementedError) as error:
-            kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
-            raise ModelError(f"{name} cannot be read ({kind})", where=where) from error
+            kinds = (getattr(tensor, kind, "") for kind in ("dtype", "layout", "device"))
+            listed = ", ".join(str(kind) for kind in kinds)
+            raise ModelError(f"{name} cannot be read ({listed})", where=where) from error
     return found
 
 
@@ -111,8 +112,12 @@ def with_weights(
     )  # fmt: skip
     params = {param.name: param for param in compilation.program.params}
     if source.original is None and params.keys() <= tensors.keys():
-        others = tensors.keys() - params.keys()  # numbers that shaped the program
-        if all(_same(proto, key, tensors[key]) for key in others):
+        # Numbers that shaped the program.
+        others = [t for t in proto.graph.initializer if t.name in tensors.keys() - params.keys()]
+        if all(
+            np.array_equal(onnx.numpy_helper.to_array(t), tensors[t.name], equal_nan=True)
+            for t in others
+        ):
             arrays = {
                 key: tensors[key].reshape(param.shape).astype(param.dtype)
                 for key, param in params.items()
@@ -134,19 +139,9 @@ def _compiled_anew(compilation: Compilation, source: Source) -> Compilation:
 
 def _origin_of(proto: onnx.ModelProto) -> Origin:
     """The names of an ONNX file: its floating-point initializers."""
-    floating = (
-        onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16,
-        onnx.TensorProto.BFLOAT16,
-    )  # fmt: skip
-    return Origin(
-        "onnx",
-        {
-            tensor.name: Place(tensor.name, tuple(tensor.dims))
-            for tensor in proto.graph.initializer
-            if tensor.data_type in floating
-        },
-        {},
-    )
+    floats = float_initializers(proto)
+    places = {name: Place(name, tuple(tensor.dims)) for name, tensor in floats.items()}
+    return Origin("onnx", places, {})
 
 
 def _check(
@@ -156,10 +151,14 @@ def _check(
     known = {place.name for key, place in origin.places.items() if key in given}
     missing = [key for key, place in origin.places.items() if place.name not in known]
     unknown = [key for key in given if key not in origin.places and key not in origin.rest]
+    stored = {
+        tensor.name: str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        for tensor in proto.graph.initializer
+    }
     kinds = [
-        f"{key} is {given[key].dtype}, not {_dtype(proto, place.name)}"
+        f"{key} is {given[key].dtype}, not {stored[place.name]}"
         for key, place in origin.places.items()
-        if key in given and not _widens(str(given[key].dtype), _dtype(proto, place.name))
+        if key in given and not _widens(str(given[key].dtype), stored[place.name])
     ]
     shapes = [
         f"{key} is {list(given[key].shape)}, not {list(place.shape)}"
@@ -204,13 +203,6 @@ def _widens(found: str, wanted: str) -> bool:
     return wanted in WIDER.get(found, (found,))
 
 
-def _dtype(proto: onnx.ModelProto, name: str) -> str:
-    for tensor in proto.graph.initializer:
-        if tensor.name == name:
-            return str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    return ""
-
-
 def _listed(names: list[str]) -> str:
     more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
@@ -225,11 +217,3 @@ def _prefix(absent: list[str], unknown: list[str]) -> str:
                 if prefix and {prefix + one for one in shorter} <= set(longer):
                     return f"{way} {prefix!r} in front of each name"
     return ""
-
-
-def _same(proto: onnx.ModelProto, name: str, array: np.ndarray) -> bool:
-    """Whether an initializer has this value already."""
-    for tensor in proto.graph.initializer:
-        if tensor.name == name:
-            return np.array_equal(onnx.numpy_helper.to_array(tensor), array, equal_nan=True)
-    return False

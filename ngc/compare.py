@@ -117,3 +117,7 @@ def moved_by_rounding(program: Program, weights: torch.Tensor, inputs: Arrays) -
                 error, _ = difference(a.numpy(), exact[name].numpy())
                 moved[name] = max(moved[name], error)
     return moved
+
+
+def numpy_of(values: dict[str, torch.Tensor]) -> Arrays:
+    return {name: value.numpy() for name, value in values.items()}

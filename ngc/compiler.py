@@ -197,7 +197,7 @@ def cover(compilation: Compilation) -> Coverage:
     """The coverage report of a compilation."""
     source = compilation.source
     original = source.original if source.original is not None else source.proto
-    floating = {name: tuple(t.dims) for name, t in _floats(original).items()}
+    floating = {name: tuple(t.dims) for name, t in float_initializers(original).items()}
     reads = {name for node in original.graph.node for name in node.input}
     reasons = {
         name: "a constant of the operators that read it (bound, epsilon, exponent or scale)"
@@ -247,7 +247,8 @@ class _Seen:
     weights: set[str] = field(default_factory=set)
 
 
-def _floats(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+def float_initializers(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Those that can be parameters, by name."""
     floating = (
         onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE,
         onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16,
@@ -264,7 +265,7 @@ def _structure_key(
     """Hash of everything in the model but the contents of floating-point initializers."""
     digest = hashlib.sha256(repr((options, shapes, dims)).encode())
     graph = source.proto.graph
-    floats = _floats(source.proto)
+    floats = float_initializers(source.proto)
     for opset in source.proto.opset_import:
         digest.update(opset.SerializeToString(deterministic=True))
     for part in (graph.input, graph.output, graph.node, source.proto.functions):
@@ -289,7 +290,7 @@ def _contents(tensors: Mapping[str, onnx.TensorProto]) -> dict[str, str]:
 
 def _remember(key: str, source: Source, normal: Source, result: Compilation) -> None:
     """Note what one more network says about its architecture."""
-    floats = _floats(source.proto)
+    floats = float_initializers(source.proto)
     params = result.program.params
     computed = any(param.derived or param.name not in floats for param in params)
     if normal is not source or computed or result.program.num_slots > MAX_REMEMBERED:
@@ -308,7 +309,7 @@ def _known_plan(key: str, source: Source, max_elements: int) -> Compilation | No
     seen = _SEEN.get(key)
     if seen is None:
         return None
-    floats = _floats(source.proto)
+    floats = float_initializers(source.proto)
     others = {name: tensor for name, tensor in floats.items() if name not in seen.weights}
     if any(digest != seen.contents[name] for name, digest in _contents(others).items()):
         return None

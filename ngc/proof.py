@@ -13,7 +13,6 @@ complete    every parameter is on the graph, or there is a reason why not
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from ngc.answers import held_against_answers
 from ngc.backends.onnx_export import fill_skeleton, fixed_parameters, make_skeleton
 from ngc.backends.torch_exec import Executor, unpack
 from ngc.compare import (
@@ -33,6 +33,7 @@ from ngc.compare import (
     first_difference,
     floor,
     moved_by_rounding,
+    numpy_of,
     same_bits,
     tolerated,
 )
@@ -46,7 +47,7 @@ from ngc.passes.lower.quantized import NOTE as QUANTISED_NOTE
 from ngc.recompute import permutes_graph, recompute
 from ngc.samples import Arrays, calibrated, other_weights, random_inputs, scaled, tensors
 from ngc.symmetry import apply, symmetries
-from ngc.widen import is_narrow, widen_model
+from ngc.widen import widen_model
 
 FAITHFUL = 1e-4
 QUANTISED = 5e-2  # activations are not rounded to the quantisation grid
@@ -144,7 +145,9 @@ class _Proof:
             drawn = other_weights(self.program, compilation.weights, seed, self.fixed)
             self.other = calibrated(self.executor, drawn, self.inputs, self.fixed)
         self.failed_with: torch.Tensor | None = None
-        self.moved: dict[torch.Tensor, dict[str, float]] = {}  # by weights: rounding of outputs
+        # By weights: outputs of the program, and how far rounding moves them.
+        self.outputs: dict[torch.Tensor, Arrays] = {}
+        self.moved: dict[torch.Tensor, dict[str, float]] = {}
 
     def run(self) -> Verification:
         own = self.run_oracle(self.source)
@@ -268,10 +271,11 @@ class _Proof:
                     details.append(f"{run.label}, {name}: {message}{drowned}")
                     if weights is not self.c.weights and self.failed_with is None:
                         self.failed_with = weights
-        error, message = self.against_framework()
-        worst = max(worst, error)
-        if message:
-            details.append(message)
+        if self.c.source.sample is not None:
+            answers = held_against_answers(self.c, self.executor, self.limit)
+            worst = max(worst, answers.error)
+            details += answers.faults
+            remarks += answers.remarks
         figure = f"max relative error {worst:.1e}"
         if self.quantised:
             figure += f" (limit {QUANTISED:g}: activations are not rounded to the grid)"
@@ -282,46 +286,16 @@ class _Proof:
             figure += f"; {'; '.join(dict.fromkeys(remarks))}"
         return Check("faithful", not details, figure, "; ".join(details))
 
-    def against_framework(self) -> tuple[float, str]:
-        """The program held against what the model of a framework itself answered: faults on the way
-        to ONNX. Largest error, and what is wrong."""
-        sample, source = self.c.source.sample, self.c.source
-        narrow = any(param.dtype in ("float16", "bfloat16") for param in self.program.params)
-        if sample is None or narrow or self.quantised or is_narrow(self.source):
-            return 0.0, ""
-        tensors_of = {tensor.name for tensor in source.proto.graph.initializer}
-        names = [value.name for value in source.proto.graph.input if value.name not in tensors_of]
-        given = dict(zip(names, sample.inputs))
-        own = {op.out.name: op.out.shape for op in self.program.inputs}
-        fits = len(names) == len(sample.inputs) and len(self.program.outputs) == len(sample.outputs)
-        if not fits or any(n not in given or given[n].shape != own[n] for n in own):
-            return 0.0, ""  # compiled at other sizes
-        chosen = {name: given[name] for name in own}
-        with torch.no_grad():
-            found = numpy_of(self.executor(self.c.weights, tensors(chosen)))
-        moved: dict[str, float] | None = None
-        worst = 0.0
-        for (name, ref), answer in zip(self.program.outputs, sample.outputs):
-            value = found[name].reshape(answer.shape) if found[name].size == answer.size else None
-            if value is None:
-                return math.inf, f"output {name}: the model answers {list(answer.shape)}"
-            error, message = difference(value, answer, floor(self.program, ref))
-            if error > self.limit:
-                if moved is None:
-                    moved = moved_by_rounding(self.program, self.c.weights, chosen)
-                if moved[name] > FORGIVABLE or tolerated(error, moved[name]):
-                    continue
-                return error, f"the model itself answers otherwise, output {name}: {message}"
-            worst = max(worst, error)
-        return worst, ""
-
     def run_program(
         self, weights: torch.Tensor, names: Sequence[str] = ()
     ) -> tuple[Arrays, Arrays]:
         """Outputs of the program in torch, and some of its values."""
+        if not names and weights in self.outputs:
+            return self.outputs[weights], {}
         with torch.no_grad():
             outputs, values = self.executor.record(weights, tensors(self.inputs), names)
-        return numpy_of(outputs), numpy_of(values)
+        self.outputs[weights] = numpy_of(outputs)
+        return self.outputs[weights], numpy_of(values)
 
     def exact(self, weights: torch.Tensor, name: str) -> np.ndarray | None:
         """An output by onnx's own evaluator, whose integer products do not overflow; none where it
@@ -449,10 +423,6 @@ class _Proof:
         counts = {state: len(report.of(state)) for state in states}
         figure = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
         return Check("complete", not silent, figure or "no parameters", ", ".join(silent[:5]))
-
-
-def numpy_of(values: dict[str, torch.Tensor]) -> Arrays:
-    return {name: value.numpy() for name, value in values.items()}
 
 
 def _flags(options: Options) -> list[str]:

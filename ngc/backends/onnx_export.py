@@ -56,11 +56,11 @@ def make_skeleton(
         writers = {name: node for name, node, _ in _writers(skeleton.graph)}
         tensors = {tensor.name for tensor in skeleton.graph.initializer}
         inputs = {value.name for value in skeleton.graph.input} - tensors
-        digests = {name: _digest(arrays[name]) for name in rest}
+        digests = {name: digest_of(arrays[name]) for name in rest}
         for name in rest:
             ancestors = _ancestors(name, writers)
             sources = ancestors & emptied
-            known = {source: _digest(arrays[source]) for source in sorted(sources)}
+            known = {source: digest_of(arrays[source]) for source in sorted(sources)}
             kind = types.get(name) or helper.np_dtype_to_tensor_dtype(arrays[name].dtype)
             # What the model computes from its input too (a scale found at run time) stays with
             # the nodes that compute it.
@@ -87,7 +87,7 @@ def fill_skeleton(skeleton: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -
 
     def changed(name: str, digest: str) -> bool:
         if name not in digests:
-            digests[name] = _digest(arrays[name])
+            digests[name] = digest_of(arrays[name])
         return digests[name] != digest
 
     replaced = []
@@ -222,7 +222,7 @@ def _types(skeleton: onnx.ModelProto) -> dict[str, int]:
     return {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
 
 
-def _digest(array: np.ndarray) -> str:
+def digest_of(array: np.ndarray) -> str:
     """Of the bytes, row-major. Slice by slice: a broadcast array is not written out."""
     digest = hashlib.sha256(repr((array.shape, str(array.dtype))).encode())
     rows = array if array.ndim else array.reshape(1)

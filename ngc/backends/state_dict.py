@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ import onnx
 from onnx import numpy_helper
 from torch import Tensor
 
+from ngc.backends.onnx_export import digest_of
 from ngc.backends.torch_exec import unpack
 from ngc.errors import LiftError
 from ngc.ir.program import Program
@@ -53,7 +53,7 @@ class StateDict:
         rest = {key: to_torch(array) for key, array in {**origin.rest, **known}.items()}
         here = {place.name for place in places.values()}
         computed = {
-            param.name: digest(arrays[param.name])
+            param.name: digest_of(arrays[param.name])
             for param in program.params
             if param.name not in here
         }
@@ -63,7 +63,7 @@ class StateDict:
         """Every tensor by its name in the framework."""
         arrays = unpack(program, weights)
         for name, expected in self.computed.items():
-            if digest(arrays[name]) != expected:
+            if digest_of(arrays[name]) != expected:
                 raise LiftError(
                     "its value has changed, but the model has no tensor to keep it in: it was "
                     "computed from others, or is a constant of its code",
@@ -88,7 +88,3 @@ class StateDict:
             for key, (name, shape) in entry["places"].items()
         }
         return cls(str(entry["framework"]), places, entry["rest"], entry["computed"])
-
-
-def digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:32]

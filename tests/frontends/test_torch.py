@@ -370,6 +370,13 @@ def test_what_the_module_itself_answers_is_part_of_the_proof() -> None:
     assert "the model itself answers otherwise" in check.detail
 
 
+def test_answers_that_cannot_be_compared_are_said() -> None:
+    module = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).half()
+    (check, *_) = ngc.verify(ngc.compile(module, torch.rand(1, 4).half())).checks
+    assert check.passed
+    assert "not held against the model's own answers: it computes in half" in check.figure
+
+
 def test_folded_norms_come_back_as_they_were(images: Tensor) -> None:
     module = perturbed(Residual()).eval()
     before = module(images)
