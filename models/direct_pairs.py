@@ -50,7 +50,7 @@ class DirectPairs(Pairs):
         self, layer: int, pairs: Tensor, source: Tensor, target: Tensor, maps: UpdateMaps
     ) -> Tensor:
         both = torch.cat([pairs, pairs.transpose(1, 2)], dim=-1)
-        inner = F.linear(both, torch.cat([maps.edge, maps.back], dim=1))
+        inner = F.linear(both, maps.edges)
         inner = inner + source[:, None] + target[:, :, None]
         change = F.linear(F.gelu(inner), maps.out, maps.out_bias)
         pairs = _norm(pairs + F.dropout(change, maps.rate, maps.rate > 0), maps.norm)

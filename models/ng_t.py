@@ -107,9 +107,9 @@ class EdgeUpdate(nn.Module):
     def forward(
         self, layer: int, nodes: Tensor, edges: list[Tensor], parts: list[Pairs], batch: GraphBatch
     ) -> list[Tensor]:
-        own, back = self.edges.weight.chunk(2, dim=1)
         maps = UpdateMaps(
-            own, back, self.out.weight, self.out.bias, (self.norm.weight, self.norm.bias),
+            self.edges.weight, self.out.weight, self.out.bias,
+            (self.norm.weight, self.norm.bias),
             self.first.weight, self.second.weight, self.second.bias,
             (self.second_norm.weight, self.second_norm.bias),
             self.rate if self.training else 0.0,
@@ -169,7 +169,7 @@ class NgT(nn.Module):
         if attention_width % heads:
             raise OptionError(f"attention_width {attention_width} does not divide by heads {heads}")
         self.predicts, self.path = predicts, path
-        self.pair_memory, self.edge_width = pair_memory, edge_width
+        self.pair_memory, self.pair_width = pair_memory, edge_width + heads
         self.node_encoder = NodeEncoder(
             facts, node_width, sigma=sigma, positions=positions, probes=probes,
             activations=facts.activations if activations else (),
@@ -199,7 +199,7 @@ class NgT(nn.Module):
 
     def forward(self, batch: GraphBatch) -> Tensor | tuple[Tensor, ...] | Edits:
         require(self, batch)
-        check_memory(batch, self.edge_width, len(self.attentions), self.pair_memory)
+        check_memory(batch, self.pair_width, len(self.attentions), self.pair_memory)
         table = NodeTable.of_batch(batch)
         parts = [self._pairs(part) for part in batch.parts]
         activations = self.node_encoder.activations(batch)

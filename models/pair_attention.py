@@ -8,8 +8,8 @@ In the first layer most pairs have no edge, and with that one and the same featu
 done once (``Distinct``).
 
 A chunk of pairs at a time, so that its temporaries, four tensors [pairs, attention], stay in the
-cache. What goes in is kept, the rest recomputed in the backward pass. Products are taken in the
-precision of autocast; scores, softmax and sums never are.
+cache. What goes in and the softmax are kept, the rest recomputed in the backward pass. Products are
+taken in the precision of autocast; scores, softmax and sums never are.
 """
 
 from __future__ import annotations
@@ -65,36 +65,38 @@ class PairAttention(torch.autograd.Function):
         value: Tensor, *maps: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         ctx.heads, ctx.distinct, ctx.products = heads, distinct, Products.now(pairs)
-        ctx.save_for_backward(pairs, query, key, value, *maps)
         attended = torch.empty_like(query)
+        weights = pairs.new_empty(*query.shape[:2], heads, pairs.shape[2])
         features = pairs.new_empty(*query.shape[:2], heads, pairs.shape[-1])
         linear = _Maps(ctx.products, maps, distinct)
         for graphs, rows in _chunks(pairs, query):
-            e, v = pairs[graphs, rows], value[graphs, None]
             q, k, scale = linear.forward(pairs, graphs, rows)
-            a = _scores(q, k, query[graphs, rows, None], key[graphs, None], heads).softmax(-1)
-            attended[graphs, rows] = _weighted(a, v, heads).mul_(scale).sum(2)
-            features[graphs, rows] = a @ e
+            q, k = q.add_(query[graphs, rows, None]), k.add_(key[graphs, None])
+            a = weights[graphs, rows] = _by_head(q.mul_(k), heads).softmax(-1)
+            attended[graphs, rows] = _scaled(scale, a, heads).mul_(value[graphs, None]).sum(2)
+            features[graphs, rows] = a @ pairs[graphs, rows]
+        ctx.save_for_backward(weights, pairs, query, key, value, *maps)
         return attended, features
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor, outer_features: Tensor) -> tuple[Tensor | None, ...]:
         heads = ctx.heads
-        pairs, query, key, value, *maps = ctx.saved_tensors
+        weights, pairs, query, key, value, *maps = ctx.saved_tensors
         linear = _Maps(ctx.products, maps, ctx.distinct)
         g_pairs, g_query = torch.zeros_like(pairs), torch.empty_like(query)
         g_key, g_value = torch.zeros_like(key), torch.zeros_like(value)
         for graphs, rows in _chunks(pairs, query):
-            e, v = pairs[graphs, rows], value[graphs, None]
+            a, e, v = weights[graphs, rows], pairs[graphs, rows], value[graphs, None]
             g, g_features = outer[graphs, rows, None], outer_features[graphs, rows]
             q, k, scale = linear.forward(pairs, graphs, rows)
-            a = _scores(q, k, query[graphs, rows, None], key[graphs, None], heads).softmax(-1)
-            # of a_ij v_j, then of a_ij, v_j and the scale
+            q, k = q.add_(query[graphs, rows, None]), k.add_(key[graphs, None])
+            # of a_ij v_j, then of a_ij, v_j and the scale; what is in the cache is written over
             g_weighted = scale.mul_(g)
-            g_a = _by_head(g_weighted * v, heads) + g_features @ e.transpose(2, 3)
+            products = g_weighted * v
+            g_a = _by_head(products, heads) + g_features @ e.transpose(2, 3)
             g_value[graphs] += _scaled(g_weighted, a, heads).sum(1)
-            g_scale = _weighted(a, v, heads).mul_(g)
+            g_scale = _scaled(v, a, heads, out=products).mul_(g)
             g_scores = (g_a - (a * g_a).sum(-1, keepdim=True)).mul_(a)
             g_q, g_k = _scaled(k, g_scores, heads), _scaled(q, g_scores, heads)
             g_query[graphs, rows] = g_q.sum(2)
@@ -148,11 +150,6 @@ class _Maps:
             g_map += self.products(turned, change).T
 
 
-def _scores(q: Tensor, k: Tensor, query: Tensor, key: Tensor, heads: int) -> Tensor:
-    """Scores [graphs, rows, heads, n]; adds the parts of the nodes to q and k."""
-    return _by_head(q.add_(query) * k.add_(key), heads)
-
-
 def _by_head(products: Tensor, heads: int) -> Tensor:
     """Sums within each head: [graphs, rows, n, attention] -> [graphs, rows, heads, n]."""
     width = products.shape[-1] // heads
@@ -161,13 +158,9 @@ def _by_head(products: Tensor, heads: int) -> Tensor:
     return ones.repeat_interleave(width, dim=1) @ products.transpose(2, 3)
 
 
-def _weighted(a: Tensor, values: Tensor, heads: int) -> Tensor:
-    """a_ij v_j [graphs, rows, n, attention]; values [graphs, 1, n, attention]."""
-    weights = a.transpose(2, 3).contiguous().unsqueeze(-1)
-    return (weights * values.unflatten(-1, (heads, -1))).flatten(-2)
-
-
-def _scaled(values: Tensor, by: Tensor, heads: int) -> Tensor:
-    """values [graphs, rows, n, attention] times a number for each head, in place."""
-    values.unflatten(-1, (heads, -1)).mul_(by.transpose(2, 3).contiguous().unsqueeze(-1))
-    return values
+def _scaled(values: Tensor, by: Tensor, heads: int, out: Tensor | None = None) -> Tensor:
+    """values [graphs, rows, n, attention] times a number for each head, in place or in ``out``."""
+    out = values if out is None else out
+    factor = by.transpose(2, 3).contiguous().unsqueeze(-1)
+    torch.mul(values.unflatten(-1, (heads, -1)), factor, out=out.unflatten(-1, (heads, -1)))
+    return out

@@ -42,8 +42,8 @@ class Layout(ABC):
         """Graphs and rows of the result."""
 
     @abstractmethod
-    def read(self, pairs: Tensor, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        """e_ij and e_ji of a chunk."""
+    def read(self, pairs: Tensor, chunk: Chunk) -> Tensor:
+        """[e_ij, e_ji] of a chunk."""
 
     @abstractmethod
     def add_nodes(self, rows: Tensor, source: Tensor, target: Tensor, chunk: Chunk) -> None:
@@ -52,9 +52,9 @@ class Layout(ABC):
     @abstractmethod
     def write(
         self, g_pairs: Tensor, g_source: Tensor, g_target: Tensor, chunk: Chunk,
-        own: Tensor, back: Tensor, nodes: Tensor,
+        edges: Tensor, nodes: Tensor,
     ) -> None:  # fmt: skip
-        """Add gradients of e_ij, e_ji and s_j + t_i where they belong."""
+        """Add gradients of [e_ij, e_ji] and s_j + t_i where they belong."""
 
 
 class AllPairs(Layout):
@@ -65,9 +65,10 @@ class AllPairs(Layout):
         graphs, nodes = pairs.shape[:2]
         return pair_chunks(graphs, nodes, nodes * width, pairs.device)
 
-    def read(self, pairs: Tensor, chunk: Chunk) -> tuple[Tensor, Tensor]:
+    def read(self, pairs: Tensor, chunk: Chunk) -> Tensor:
         graphs, rows = chunk
-        return pairs[graphs, rows], pairs[graphs, :, rows].transpose(1, 2)
+        both = [pairs[graphs, rows], pairs[graphs, :, rows].transpose(1, 2)]
+        return torch.cat(both, dim=-1).flatten(0, -2)
 
     def add_nodes(self, rows: Tensor, source: Tensor, target: Tensor, chunk: Chunk) -> None:
         graphs, targets = chunk
@@ -77,12 +78,13 @@ class AllPairs(Layout):
 
     def write(
         self, g_pairs: Tensor, g_source: Tensor, g_target: Tensor, chunk: Chunk,
-        own: Tensor, back: Tensor, nodes: Tensor,
+        edges: Tensor, nodes: Tensor,
     ) -> None:  # fmt: skip
         graphs, rows = chunk
         grid = (_count(graphs), _count(rows), -1)
-        g_pairs[graphs, rows] += own.view(*grid, own.shape[-1])
-        g_pairs[graphs, :, rows] += back.view(*grid, own.shape[-1]).transpose(1, 2)
+        own, back = edges.view(*grid, edges.shape[-1]).chunk(2, dim=-1)
+        g_pairs[graphs, rows] += own
+        g_pairs[graphs, :, rows] += back.transpose(1, 2)
         nodes = nodes.view(*grid, nodes.shape[-1])
         g_source[graphs] += nodes.sum(1)
         g_target[graphs, rows] += nodes.sum(2)
@@ -102,11 +104,11 @@ class SomePairs(Layout):
     def chunks(self, pairs: Tensor, width: int) -> Iterator[Chunk]:
         return pair_chunks(len(pairs), len(self.target), width, pairs.device)
 
-    def read(self, pairs: Tensor, chunk: Chunk) -> tuple[Tensor, Tensor]:
+    def read(self, pairs: Tensor, chunk: Chunk) -> Tensor:
         graphs, rows = chunk
-        own, back = self._places(rows)
         flat = pairs[graphs].flatten(1, 2)
-        return flat[:, own], flat[:, back]
+        both = [flat[:, places] for places in self._places(rows)]
+        return torch.cat(both, dim=-1).flatten(0, -2)
 
     def add_nodes(self, rows: Tensor, source: Tensor, target: Tensor, chunk: Chunk) -> None:
         graphs, some = chunk
@@ -115,12 +117,12 @@ class SomePairs(Layout):
 
     def write(
         self, g_pairs: Tensor, g_source: Tensor, g_target: Tensor, chunk: Chunk,
-        own: Tensor, back: Tensor, nodes: Tensor,
+        edges: Tensor, nodes: Tensor,
     ) -> None:  # fmt: skip
         graphs, some = chunk
         many = _count(graphs)
         flat = g_pairs[graphs].flatten(1, 2)
-        for places, gradient in zip(self._places(some), (own, back)):
+        for places, gradient in zip(self._places(some), edges.chunk(2, dim=-1)):
             flat.index_add_(1, places, gradient.unflatten(0, (many, -1)))
         g_source[graphs].index_add_(1, self.source[some], nodes.unflatten(0, (many, -1)))
         g_target[graphs].index_add_(1, self.target[some], nodes.unflatten(0, (many, -1)))
@@ -203,33 +205,35 @@ class _Update:
     def __init__(
         self, layout: Layout, dropout: Dropout, products: Products, maps: Sequence[Tensor]
     ) -> None:
-        edge, back, *outer, first, second, bias, scale, shift = maps
+        edges, *outer, first, second, bias, scale, shift = maps
         self.layout, self.dropout, self.products = layout, dropout, products
-        self.edge, self.back, self.first = (_Linear(products, w) for w in (edge, back, first))
+        self.edges, self.first = _Linear(products, edges), _Linear(products, first)
         self.outer = _Residual(products, *outer)
         self.second = _Residual(products, second, bias, scale, shift)
 
     def forward(
         self, number: int, chunk: Chunk, pairs: Tensor, source: Tensor, target: Tensor
     ) -> Tensor:
-        own, back = (rows.flatten(0, -2) for rows in self.layout.read(pairs, chunk))
-        inner = self.edge.forward(own).add_(self.back.forward(back))
+        both = self.layout.read(pairs, chunk)
+        own, inner = both[:, : pairs.shape[-1]], self.edges.forward(both)
         self.layout.add_nodes(inner, source, target, chunk)
         middle = self.outer.forward(own, inner, self.dropout.mask(own, 2 * number))
         mask = self.dropout.mask(own, 2 * number + 1)
         return self.second.forward(middle, self.first.forward(middle), mask)
 
-    def backward(self, outer: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of e_ij, e_ji and s_j + t_i in the chunk that was computed last."""
+    def backward(self, outer: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of [e_ij, e_ji] and s_j + t_i in the chunk that was computed last."""
         g_middle, g_inner = self.second.backward(outer)
         g_own, g_inner = self.outer.backward(g_middle.add_(self.first.backward(g_inner)))
-        return g_own.add_(self.edge.backward(g_inner)), self.back.backward(g_inner), g_inner
+        g_both = self.edges.backward(g_inner)
+        g_both[:, : g_own.shape[-1]] += g_own
+        return g_both, g_inner
 
     @property
     def gradients(self) -> list[Tensor]:
         """In the order of ``UpdateMaps.tensors``."""
-        return [self.edge.gradient, self.back.gradient, *self.outer.gradients,
-                self.first.gradient, *self.second.gradients]  # fmt: skip
+        first = self.first.gradient
+        return [self.edges.gradient, *self.outer.gradients, first, *self.second.gradients]
 
 
 class _Linear:

@@ -6,9 +6,9 @@ update them, and to read edges out. Both forms offer these, with the same number
 chunked one (``chunked_pairs.py``) is the fast one, the direct one (``direct_pairs.py``) writes the
 formulas down as they are.
 
-Memory: pairs are dense, so features of e numbers take 4 e n^2 bytes for a graph of n neurons.
-``ChunkedPairs`` keeps these for each layer in training (``pair_bytes``) and nothing else that grows
-with n^2; temporaries are those of one chunk.
+Memory: pairs are dense, so features of e numbers and the attention of h heads take 4 (e + h) n^2
+bytes for a graph of n neurons. ``ChunkedPairs`` keeps these for each layer in training
+(``pair_bytes``) and nothing else that grows with n^2; temporaries are those of one chunk.
 """
 
 from __future__ import annotations
@@ -61,12 +61,11 @@ class AttentionMaps:
 
 @dataclass(frozen=True)
 class UpdateMaps:
-    """Weights of the edge update: e' = N1(e_ij + W_out g(W_edge e_ij + W_back e_ji + s_j + t_i)),
-    then N2(e' + W_second g(W_first e')), g = GELU, N a LayerNorm [scale, shift]. Dropout at
-    ``rate`` before each sum."""
+    """Weights of the edge update: e' = N1(e_ij + W_out g(W_edges [e_ij, e_ji] + s_j + t_i)), then
+    N2(e' + W_second g(W_first e')), g = GELU, N a LayerNorm [scale, shift]. Dropout at ``rate``
+    before each sum."""
 
-    edge: Tensor
-    back: Tensor
+    edges: Tensor
     out: Tensor
     out_bias: Tensor
     norm: tuple[Tensor, Tensor]
@@ -78,7 +77,7 @@ class UpdateMaps:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return (self.edge, self.back, self.out, self.out_bias, *self.norm,
+        return (self.edges, self.out, self.out_bias, *self.norm,
                 self.first, self.second, self.second_bias, *self.second_norm)  # fmt: skip
 
 
@@ -162,8 +161,8 @@ class Pairs(ABC):
 
 
 def pair_bytes(graphs: int, nodes: int, width: int, layers: int, training: bool) -> int:
-    """Bytes of pair features that a part needs: a tensor for each layer, and three for gradients;
-    without gradients three in all."""
+    """Bytes of pairs that a part needs, each of ``width`` numbers, features and heads: a tensor for
+    each layer, and three for gradients; without gradients three in all."""
     return 4 * graphs * nodes**2 * width * (layers + 3 if training else 3)
 
 

@@ -378,13 +378,13 @@ def test_training_keeps_no_more_pairs_than_stated(settings: dict[str, object]) -
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.nbytes() >= one:
+        if storage.nbytes() >= one // 2:  # the attention of four heads, features are eight
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(batch_of(compiled, random_weights(compiled, many)))
-    stated = pair_bytes(many, nodes, 8, layers=3, training=True)
+    stated = pair_bytes(many, nodes, 8 + 4, layers=3, training=True)
     assert 2 * one <= sum(kept.values()) <= stated - 3 * one  # three are for gradients
 
 
@@ -395,11 +395,11 @@ def test_too_many_pairs_are_refused() -> None:
     with pytest.raises(OptionError) as error:
         model(batch)
     text = str(error.value)
-    assert "pairs of neurons of 4 graphs, the largest with 19, take 0.000258 GiB" in text
+    assert "pairs of neurons of 4 graphs, the largest with 19, take 0.000387 GiB" in text
     assert "pair_memory allows 0.0001" in text
     assert "ng_gnn" in text
     with torch.no_grad():  # without gradients one layer's pairs are enough
-        small(facts_of(compiled), pair_memory=1.4e-4)(batch)
+        small(facts_of(compiled), pair_memory=2e-4)(batch)
 
 
 # --- refusals ---
