@@ -21,7 +21,7 @@ NUM_FREQUENCIES = 128
 
 @dataclass(frozen=True)
 class NodeTable:
-    """Features of the nodes of a batch, one row a node: scalars ``x`` [nodes, 4], categories, and
+    """Features of the nodes of a batch, one row a node: scalars ``x`` [nodes, 6], categories, and
     ``rank``, the place among the nodes of its role; ``graph``: which graph it belongs to."""
 
     x: Tensor

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ngc.backends.graphs import GraphBatch, Part, Structure
+from ngc.backends.schema import SCALARS
 from ngc.errors import OptionError
 from ngc.models.limits import Fault, require
 
@@ -35,7 +36,7 @@ class Normalise(nn.Module):
         if mode not in MODES:
             raise OptionError(f"normalise cannot be {mode!r}", hint=f"one of {', '.join(MODES)}")
         self.mode, self.num_layers = mode, num_layers
-        for name, columns in (("kernel", 1), ("scalar", 4)):
+        for name, columns in (("kernel", 1), ("scalar", len(SCALARS))):
             self.register_buffer(f"{name}_mean", torch.zeros(num_layers, columns))
             self.register_buffer(f"{name}_deviation", torch.ones(num_layers, columns))
 
@@ -44,7 +45,7 @@ class Normalise(nn.Module):
         """Take the statistics of the training graphs."""
         if self.mode == "off":
             return
-        kernels, scalars = _Moments(self.num_layers, 1), _Moments(self.num_layers, 4)
+        kernels, scalars = _Moments(self.num_layers, 1), _Moments(self.num_layers, len(SCALARS))
         for batch in batches:
             require(self, batch)
             for part in batch.parts:

@@ -8,6 +8,7 @@ from typing import get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch_geometric.utils import scatter, softmax
 
 from ngc.backends.graphs import Edits, GraphBatch, Part
@@ -140,7 +141,7 @@ class EditReadout(nn.Module):
             layer = part.structure.features["layer"]
             scale = self.node_scale[(layer - 1).clamp(min=0), None]
             biases = self.node(rows) * scale * part.structure.scalar_mask[:, :1]
-            nodes.append(torch.cat([biases, biases.new_zeros(*biases.shape[:2], 3)], dim=-1))
+            nodes.append(F.pad(biases, (0, part.x.shape[-1] - 1)))
             target = layer[part.structure.features["edge_index"][1]]
             scale = self.edge_scale[(target - 1).clamp(min=0), None]
             kernels.append(self.edge(values) * scale * part.structure.weight_mask)

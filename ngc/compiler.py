@@ -31,6 +31,7 @@ from ngc.coverage import Coverage, coverage
 from ngc.errors import LiftError, ModelError, ShapeError
 from ngc.frontends.dims import sample_shapes
 from ngc.frontends.models import load, write_back
+from ngc.ir.graph import Graph
 from ngc.ir.program import Program
 from ngc.ir.source import Source
 from ngc.ir.text import structure_hash
@@ -85,7 +86,18 @@ class Compilation:
 
     @cached_property
     def wiring(self) -> Wiring:
-        return wire(self.program, self.plan.options.input_axes, self.max_elements)
+        wiring = wire(self.program, self.plan.options.input_axes, self.max_elements)
+        for heads in self.plan.graph.fused:  # one node: they can only move together
+            wiring.ties.append((heads.query.reshape(-1), heads.value.reshape(-1)))
+        return wiring
+
+    @cached_property
+    def explicit(self) -> Graph | None:
+        """Where attention is fused, the graph as it is before that."""
+        if not self.plan.graph.fused:
+            return None
+        options = self.plan.options.changed({"attention": "explicit"})
+        return build_graph(self.wiring, options, self.max_elements)
 
     @cached_property
     def coverage(self) -> Coverage:
@@ -157,7 +169,8 @@ def compile(
     plan = make_plan(program, options, budget)
     names = {param.name for param in program.params}
     arrays = {name: array for name, array in shaped.arrays.items() if name in names}
-    notes = (*normal.notes, *notes, *shaped.notes)
+    unfused = (f"attention stays explicit: {reason}" for reason in plan.graph.unfused)
+    notes = (*normal.notes, *notes, *shaped.notes, *unfused)
     result = Compilation(normal, program, arrays, plan, notes, budget.max_elements)
     _remember(key, source, normal, result)
     return result

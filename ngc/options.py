@@ -15,6 +15,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "linear_as": ("conv1x1", "separate"),
     "norm": ("nodes", "fold"),
     "residual": ("direct", "nodes"),
+    "attention": ("explicit", "fused"),
     "activation": ("embed", "nodes"),
     "reverse": ("none", "append", "features"),
     "pos": ("layer", "none"),
@@ -36,6 +37,8 @@ class Options:
         neighbouring weights.
     residual: ``direct`` ends skip edges in the neurons that are added to, ``nodes`` gives every sum
         neurons of its own.
+    attention: ``explicit`` has neurons for queries, keys, values and scores; ``fused`` one for each
+        head and inner dimension, with edges that carry (W_Q, W_K, W_V).
     activation: ``embed`` makes it a category of the neuron, ``nodes`` gives it neurons.
     reverse: ``none``, ``append`` (reversed edges with the same features) or ``features`` (both
         directions, each with own weight, opposite weight and their sum).
@@ -51,6 +54,7 @@ class Options:
     linear_as: str = "conv1x1"
     norm: str = "nodes"
     residual: str = "direct"
+    attention: str = "explicit"
     activation: str = "embed"
     reverse: str = "none"
     pos: str = "layer"

@@ -279,7 +279,7 @@ class _Proof:
         figure = f"max relative error {worst:.1e}"
         if self.quantised:
             figure += f" (limit {QUANTISED:g}: activations are not rounded to the grid)"
-        again = recompute(self.c.wiring, self.plan.graph, self.seed)
+        again = recompute(self.c.wiring, self.plan.graph, self.seed, self.c.explicit)
         figure += f"; {again.done} of {again.total} edge blocks recomputed"
         details += [f"graph: {fault}" for fault in again.faults[:5]]
         if remarks:

@@ -50,7 +50,7 @@ def test_an_mlp_by_eye() -> None:
     # Slots 2 to 7 are @w row by row, 8 to 10 @b, 11 to 13 @v.
     assert graph.edge_attr.tolist() == [[2.0], [3], [4], [5], [6], [7], [11], [12], [13]]
     assert graph.x[:, 0].tolist() == [0, 0, 8, 9, 10, 0]
-    assert graph.x[:, 1:].tolist() == [[0, 1, 0]] * 6
+    assert graph.x[:, 1:].tolist() == [[0, 1, 0, 0, 0]] * 6
 
 
 def test_small_kernels_are_centred() -> None:
@@ -154,7 +154,10 @@ def test_lifting_is_differentiable() -> None:
     plan = make(MLP)
     graph = bind(plan, random_weights(plan.program))
     factor = torch.tensor(2.0, requires_grad=True)
-    graph.x, graph.edge_attr = graph.x * torch.tensor([1.0, 0, 1, 0]), graph.edge_attr * factor
+    graph.x, graph.edge_attr = (
+        graph.x * torch.tensor([1.0, 0, 1, 0, 0, 0]),
+        graph.edge_attr * factor,
+    )
     weights = lift(plan, graph)
     weights.sum().backward()
     assert factor.grad is not None

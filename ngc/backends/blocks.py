@@ -106,7 +106,7 @@ def _ranks(plan: Plan) -> np.ndarray:
 
 
 def scatter_edits(plan: Plan, nodes: Tensor, edges: Tensor) -> Tensor:
-    """Predicted changes of node scalars [many, n, 4] and kernels [many, e, width] -> of the weights
+    """Predicted changes of node scalars [many, n, 6] and kernels [many, e, width] -> of the weights
     [many, slots]: ``lift`` for changes.
 
     Entries that share a parameter give their mean; constants do not change. Differentiable.

@@ -78,7 +78,7 @@ class Structure:
     its role (inputs and outputs one by one, hidden neurons by layer); ``blocks``: the edges;
     ``width``: columns of a kernel, the last one for linear layers alone if ``linear_column``;
     ``reverse``: as in the options; ``weight_mask`` [e, width] and
-    ``scalar_mask`` [n, 4]: which entries are parameters (the others are the constants 0 and 1).
+    ``scalar_mask`` [n, 6]: which entries are parameters (the others are the constants 0 and 1).
     """
 
     key: str
@@ -128,7 +128,7 @@ class Structure:
 
 @dataclass(frozen=True, eq=False)
 class Edits:
-    """Predicted changes, for each part of a batch: of the node scalars [graphs, n, 4], and of the
+    """Predicted changes, for each part of a batch: of the node scalars [graphs, n, 6], and of the
     kernels [graphs, e, width]."""
 
     nodes: tuple[Tensor, ...]
@@ -152,7 +152,7 @@ class Activations(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Graphs of one architecture: ``x`` [graphs, n, 4] and ``edges`` [graphs, e, width].
+    """Graphs of one architecture: ``x`` [graphs, n, 6] and ``edges`` [graphs, e, width].
 
     ``activations`` runs the networks themselves on probe inputs (paper, Eq. 2).
     """
@@ -213,7 +213,7 @@ class GraphBatch:
 
     @property
     def x(self) -> Tensor:
-        """Node scalars [nodes, 4]."""
+        """Node scalars [nodes, 6]."""
         return torch.cat([part.x.flatten(0, 1) for part in self.parts])
 
     @cached_property

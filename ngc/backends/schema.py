@@ -31,7 +31,7 @@ class Feature:
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("x", "node", len(SCALARS), torch.float32, "bias; BatchNorm mean, var; PRelu slope"),
+    Feature("x", "node", len(SCALARS), torch.float32, "bias; mean, var; slope; query, key bias"),
     Feature("node_kind", "node", 0, torch.int64, "how incoming edges combine", NODE_KINDS),
     Feature("node_role", "node", 0, torch.int64, "input, hidden or output", NODE_ROLES),
     Feature("activation", "node", 0, torch.int64, "activation function", ACTIVATIONS),

@@ -19,7 +19,7 @@ from ngc.ir.slots import ONE, ZERO, Slots
 # end, since files and trained models hold the numbers.
 NODE_KINDS = (
     "input", "sum", "norm", "product", "maximum", "minimum", "select", "reduce", "gather", "order",
-    "compare", "token", "position", "constant", "parameter", "flatten",
+    "compare", "token", "position", "constant", "parameter", "flatten", "attention",
 )  # fmt: skip
 NODE_ROLES = ("input", "hidden", "output")
 EDGE_KINDS = (
@@ -28,7 +28,7 @@ EDGE_KINDS = (
     "positional", "token", "divide", "reciprocal", "negative", "quotient", "base", "exponent",
     "condition", "maximum", "minimum", "operand", "pool", "reduce", "gather", "mix",
     "position_bias", "position_sub_bias", "position_mean", "position_var", "position_slope",
-    "flatten",
+    "flatten", "attention",
 )  # fmt: skip
 POOLS = ("none", "max", "mean", "sum", "min", "lp", "other")
 ACTIVATIONS = (
@@ -39,8 +39,12 @@ ACTIVATIONS = (
 )  # fmt: skip
 
 # Columns of the node scalars, and the slot that stands for "has none".
-SCALARS = ("bias", "mean", "var", "slope")
-NO_SCALAR = (ZERO, ZERO, ONE, ZERO)
+SCALARS = ("bias", "mean", "var", "slope", "query_bias", "key_bias")
+NO_SCALAR = (ZERO, ZERO, ONE, ZERO, ZERO, ZERO)
+
+# Columns of an edge of kind attention, and of the biases of its target (that of the value is its
+# bias).
+TRIPLE = ("query", "key", "value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +54,7 @@ class Nodes:
     ``kind``, ``role``, ``activation``, ``pool``: categories (places in the lists above);
     ``layer``: longest path from a source; ``position_id``: one number per hidden layer, a number of
     its own for each input and output neuron; ``place``: position [n, 2] (row, column) of a node
-    copied per position, else -1; ``scalars`` [n, 4]: slots of SCALARS; ``op``: operation it comes
+    copied per position, else -1; ``scalars`` [n, 6]: slots of SCALARS; ``op``: operation it comes
     from; ``neuron``: granular neuron whose value the node holds (a copy: at its place).
     """
 
@@ -136,23 +140,27 @@ class Layout:
     """How kernels lie in the columns of a padded edge feature.
 
     ``kernel`` is the common kernel size; smaller kernels sit in its centre. ``linear_column``: a
-    kernel of one weight from a Linear has a column of its own, after the others. ``directions`` is
-    3 where an edge carries (own weight, weight of the opposite edge, their sum), else 1.
+    kernel of one weight from a Linear has a column of its own, the last. ``attention``: a (query,
+    key, value) has three of its own, after those of kernels. ``directions`` is 3 where an edge
+    carries (own weight, weight of the opposite edge, their sum), else 1.
     """
 
     kernel: Ints
     linear_column: bool = False
     directions: int = 1
+    attention: bool = False
 
     @property
     def width(self) -> int:
         """Columns for one direction."""
-        return math.prod(self.kernel) + self.linear_column
+        return math.prod(self.kernel) + len(TRIPLE) * self.attention + self.linear_column
 
     def columns(self, block: EdgeBlock) -> np.ndarray:
         """[k]: the column of each entry of the block's kernel."""
         if self.linear_column and block.kind == "linear" and block.taps == 1:
             return np.array([self.width - 1])
+        if block.kind == "attention":
+            return math.prod(self.kernel) + np.arange(len(TRIPLE))
         kernel = aligned(block.kernel, len(self.kernel))
         # Centred: an even remainder is split, an odd one leaves the extra column at the end.
         starts = [(big - small) // 2 for big, small in zip(self.kernel, kernel)]
@@ -169,9 +177,22 @@ def aligned(kernel: Ints, rank: int) -> Ints:
 
 
 @dataclass(frozen=True, eq=False)
+class FusedHeads:
+    """Attention of which each head and inner dimension is one node: granular neurons [heads, inner]
+    of its query, key, value and result. The node holds the result. ``op`` computes it."""
+
+    op: int
+    query: np.ndarray
+    key: np.ndarray
+    value: np.ndarray
+    result: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Graph:
     """A neural graph without weights. ``layout`` is None until the kernel pass, and stays None
-    where edges keep their kernels ragged."""
+    where edges keep their kernels ragged. ``fused``: attention with one node for each head and
+    inner dimension; ``unfused``: why other attention is not, operation by operation."""
 
     name: str
     nodes: Nodes
@@ -179,6 +200,8 @@ class Graph:
     groups: tuple[NodeGroup, ...] = ()
     layout: Layout | None = None
     reverse: str = "none"
+    fused: tuple[FusedHeads, ...] = ()
+    unfused: tuple[str, ...] = ()
 
     @property
     def num_nodes(self) -> int:

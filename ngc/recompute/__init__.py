@@ -30,6 +30,7 @@ from ngc.ir.slots import FIRST_SLOT, ONE
 from ngc.passes.graph.emit import emit
 from ngc.passes.wire import Wiring
 from ngc.recompute.chains import Chains, Mismatch
+from ngc.recompute.fused import check_fused, check_reversed
 from ngc.recompute.parameters import Parameters
 from ngc.recompute.permuted import permutes_graph
 from ngc.recompute.sources import Pairs, distinct, sources_of
@@ -51,9 +52,20 @@ class Recomputation:
     faults: tuple[str, ...]
 
 
-def recompute(wiring: Wiring, graph: Graph, seed: int = 0) -> Recomputation:
-    """Hold a graph against the program it comes from."""
-    return _Recompute(wiring, graph, seed).run()
+def recompute(
+    wiring: Wiring, graph: Graph, seed: int = 0, explicit: Graph | None = None
+) -> Recomputation:
+    """Hold a graph against the program it comes from; one with fused attention by way of the
+    ``explicit`` graph of the same wiring, neuron by neuron."""
+    found = _Recompute(wiring, graph if explicit is None else explicit, seed).run()
+    if explicit is None:
+        return found
+    try:
+        check_reversed(graph)
+        check_fused(wiring, explicit, graph)
+    except Mismatch as mismatch:
+        return replace(found, faults=(*found.faults, f"fused attention: {mismatch}"))
+    return found
 
 
 class _Recompute:
@@ -214,17 +226,7 @@ class _Recompute:
     # --- the rest of the graph ---
 
     def reverse_edges(self) -> None:
-        """Reversed blocks are the blocks themselves."""
-        back = [b for b in self.graph.blocks if b.reverse]
-        there = [b for b in self.graph.blocks if not b.reverse]
-        if not back:
-            return
-        same = len(back) == len(there) and all(
-            np.array_equal(a.src, b.src) and np.array_equal(a.dst, b.dst) and a.slots == b.slots
-            for a, b in zip(there, back)
-        )
-        if not same:
-            raise Mismatch("the reversed edges are not the edges reversed")
+        check_reversed(self.graph)
 
     def flattened(self) -> None:
         """A neuron for one position reads the neuron it stands for, with weight one; no other."""

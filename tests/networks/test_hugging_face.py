@@ -16,10 +16,19 @@ SOURCES = {"position", "constant", "parameter"}
 RESIDUAL = dict.fromkeys(MODELS, 2 * 16) | {"swin": 32, "convnext": 60, "segformer": 48}
 
 
+# Layers of attention, of the encoder, the decoder and between them.
+ATTENTION = dict.fromkeys(MODELS, 2) | {
+    "t5": 6, "bart": 6, "whisper": 6, "swin": 4, "clip": 4, "mobilevit": 9, "convnext": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attention", ["explicit", "fused"])
 @pytest.mark.parametrize("name", MODELS)
-def test_the_four_checks_pass_and_weights_come_back(name: str) -> None:
+def test_the_four_checks_pass_and_weights_come_back(name: str, attention: str) -> None:
     model, inputs = made(name)
-    compiled = ngc.compile(model, inputs)
+    compiled = ngc.compile(model, inputs, attention=attention)
+    assert len(compiled.plan.graph.fused) == (ATTENTION[name] if attention == "fused" else 0)
+    assert compiled.plan.graph.unfused == ()
     verification = ngc.verify(compiled)
     assert verification.passed, verification.checks
     back = compiled.state_dict()

@@ -32,7 +32,7 @@ def test_run_prints_the_result_and_says_how_it_goes(home: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "runs/tiny-001" in result.stdout
     assert "accuracy" in result.stdout
-    assert f"{NAME}, 93 parameters, weights only" in result.stdout
+    assert f"{NAME}, 109 parameters, weights only" in result.stdout
     assert "epoch 2 of 2: train loss" in result.stderr
     assert "epoch" not in result.stdout
     assert "Lightning" not in result.output

@@ -12,6 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from ngc.backends.graphs import Edits, GraphBatch, Part
+from ngc.backends.schema import SCALARS
 from ngc.models.facts import Facts
 from ngc.models.registry import MODELS, model
 from ngc.train.inr_sets import InrSet
@@ -44,7 +45,10 @@ if NAME not in MODELS:
             self.factor = nn.Parameter(torch.full((2,), -0.01))
             act = nn.ReLU() if activation == "relu" else nn.Tanh()
             self.net = nn.Sequential(
-                nn.Linear(7, width), act, nn.Dropout(dropout), nn.Linear(width, outputs or 1)
+                nn.Linear(len(SCALARS) + 3, width),
+                act,
+                nn.Dropout(dropout),
+                nn.Linear(width, outputs or 1),
             )
 
         def forward(self, batch: GraphBatch) -> Tensor | Edits:

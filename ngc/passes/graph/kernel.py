@@ -21,9 +21,10 @@ class KernelPadding(GraphPass):
     directions: int = 1
 
     def __call__(self, graph: Graph) -> Graph:
-        rank = max([len(block.kernel) for block in graph.blocks] + [len(self.size or ())])
+        kernels = [block for block in graph.blocks if block.kind != "attention"]
+        rank = max([len(block.kernel) for block in kernels] + [len(self.size or ())])
         largest = [1] * rank
-        for block in graph.blocks:
+        for block in kernels:
             kernel = aligned(block.kernel, rank)
             largest = [max(a, b) for a, b in zip(largest, kernel)]
             if self.size is not None:
@@ -36,7 +37,8 @@ class KernelPadding(GraphPass):
                         hint=f"--kernel {_text(kernel)} or larger",
                     )
         size = aligned(self.size, rank) if self.size is not None else tuple(largest)
-        layout = Layout(size, self.linear_as == "separate", self.directions)
+        separate, attention = self.linear_as == "separate", len(kernels) < len(graph.blocks)
+        layout = Layout(size, separate, self.directions, attention)
         return graph if layout == graph.layout else replace(graph, layout=layout)
 
 

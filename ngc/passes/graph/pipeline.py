@@ -10,6 +10,7 @@ from ngc.passes.graph.activation import MergeActivation
 from ngc.passes.graph.base import GraphPass
 from ngc.passes.graph.emit import emit
 from ngc.passes.graph.flatten import Flatten
+from ngc.passes.graph.fuse_attention import FuseAttention
 from ngc.passes.graph.kernel import KernelPadding
 from ngc.passes.graph.merge_affine_nodes import MergeAffineNodes
 from ngc.passes.graph.merge_bias import MergeBias
@@ -37,6 +38,8 @@ def graph_passes(program: Program, options: Options, max_taps: int) -> list[Grap
     passes.append(MergePool(program))
     if options.activation == "embed":
         passes.append(MergeActivation(program))
+    if options.attention == "fused":
+        passes.append(FuseAttention(program, max_taps))
     passes += [Flatten(options.flatten, max_taps), Number(program)]
     if options.pos == "layer":
         passes.append(Positions())

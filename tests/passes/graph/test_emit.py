@@ -52,7 +52,7 @@ def test_statistics_of_batch_norm_are_on_its_neurons() -> None:
         %x -> %y : norm 2x[1,1] weight=@g
         """,
     )
-    assert graph.nodes.scalars[2:].tolist() == [[4, 6, 8, 0], [5, 7, 9, 0]]
+    assert graph.nodes.scalars[2:].tolist() == [[4, 6, 8, 0, 0, 0], [5, 7, 9, 0, 0, 0]]
 
 
 def test_kinds_of_nodes() -> None:
