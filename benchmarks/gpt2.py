@@ -1,6 +1,6 @@
 """GPT-2 small at full size, random weights: compile, and bind a second checkpoint.
 
-    python -m benchmarks.gpt2 [--tokens 16] [--threads 2]
+    python -m benchmarks.gpt2 [--tokens 16] [--threads 2] [--attention explicit|fused]
 
 Needs `pip install transformers`. Nothing is downloaded. Memory is the peak of the process, which
 holds the model itself, too.
@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 import ngc
+from ngc.options import CHOICES
 
 from tests.networks.hugging_face import Only  # isort: skip
 
@@ -40,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--attention", choices=CHOICES["attention"], default="explicit")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
@@ -48,7 +50,7 @@ def main() -> None:
     model = Only(inner, ("logits",), use_cache=False)
     print("| step | s | peak GB |\n|---|---|---|")
     inputs = {"input_ids": torch.arange(args.tokens)[None]}
-    compiled = timed("compile", lambda: ngc.compile(model, inputs))
+    compiled = timed("compile", lambda: ngc.compile(model, inputs, attention=args.attention))
     graph = timed("bind", lambda: ngc.bind(compiled.plan, compiled.weights))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "second.safetensors"

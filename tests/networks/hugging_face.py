@@ -21,7 +21,7 @@ SIZE = {
 TEXT = SIZE | {"vocab_size": 30, "max_position_embeddings": 16}
 GROUPED = TEXT | {"num_key_value_heads": 2}
 
-Made = tuple[nn.Module, dict[str, Tensor]]
+Made = tuple[nn.Module, dict[str, Any]]
 
 
 class Only(nn.Module):
@@ -71,6 +71,38 @@ def seq2seq(config: Any, name: str, **changes: Any) -> Any:
     return make
 
 
+class Decoding(nn.Module):
+    """A step of decoding: keys and values of the tokens before, layer by layer, as inputs, those of
+    all tokens as outputs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
+        from transformers.cache_utils import DynamicCache
+
+        cache = DynamicCache()
+        for layer in range(len(past) // 2):
+            cache.update(past[2 * layer], past[2 * layer + 1], layer)
+        found = self.model(input_ids=input_ids, past_key_values=cache, use_cache=True)
+        kept = [(layer.keys, layer.values) for layer in found.past_key_values.layers]
+        return (found.logits, *(tensor for pair in kept for tensor in pair))
+
+
+def decoding(config: Any, name: str, groups: int, **changes: Any) -> Callable[[], Made]:
+    """A language model of two layers, with groups of heads of 4, after 5 tokens."""
+
+    def make() -> Made:
+        import transformers
+
+        model = getattr(transformers, name)(getattr(transformers, config)(**changes))
+        past = list(torch.linspace(-1, 1, 4 * groups * 5 * 4).reshape(4, 1, groups, 5, 4))
+        return Decoding(model), {"input_ids": IDS[:, :2], "past": past}
+
+    return make
+
+
 def clip() -> Made:
     import transformers
 
@@ -107,7 +139,12 @@ MODELS: dict[str, Callable[[], Made]] = {
         "GPT2Config", "GPT2LMHeadModel", vocab_size=30, n_positions=16, n_embd=16, n_layer=2,
         n_head=4,
     ),
+    "gpt2_decoding": decoding(
+        "GPT2Config", "GPT2LMHeadModel", 4, vocab_size=30, n_positions=16, n_embd=16, n_layer=2,
+        n_head=4,
+    ),
     "llama": text("LlamaConfig", "LlamaForCausalLM", **GROUPED),
+    "llama_decoding": decoding("LlamaConfig", "LlamaForCausalLM", 2, **GROUPED),
     "qwen3": text("Qwen3Config", "Qwen3ForCausalLM", **GROUPED, head_dim=4),
     "gemma": text("GemmaConfig", "GemmaForCausalLM", **GROUPED, head_dim=4, pad_token_id=0),
     "phi": text("PhiConfig", "PhiForCausalLM", **TEXT),
