@@ -55,14 +55,16 @@ def test_every_feature_has_one_row() -> None:
 
 
 def test_every_graph_pass_is_explained() -> None:
-    passes = graph_passes(Program("", (), (), ()), Options(), 0)
+    passes = graph_passes(Program("", (), (), ()), Options(attention="fused"), 0)
     text = text_of("architecture.md")
     for step in passes:
         assert f"`{step.name}`" in text
 
 
 def test_passes_have_different_names() -> None:
-    graph = [step.name for step in graph_passes(Program("", (), (), ()), Options(), 0)]
+    graph = [
+        step.name for step in graph_passes(Program("", (), (), ()), Options(attention="fused"), 0)
+    ]
     names = [*NORMALISE_PIPELINE, *PROGRAM_PASSES, *graph, "lower", "emit", "kernel"]
     assert len(set(names)) == len(names)
 
@@ -93,7 +95,10 @@ def python_of(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text_of(name), re.DOTALL)
 
 
-@pytest.mark.parametrize("code", python_of("frameworks.md"), ids=["torch", "keras", "sklearn"])
+FRAMEWORKS = ["torch", "keras", "sklearn", "transformers"]
+
+
+@pytest.mark.parametrize("code", python_of("frameworks.md"), ids=FRAMEWORKS)
 def test_each_framework_has_an_example_that_runs(code: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True
