@@ -82,11 +82,15 @@ class _Check:
         self.other_edges()
 
     def pairs(self) -> None:
-        """Queries and keys of one node meet in the product of the scores."""
+        """Queries and keys of one node meet in the product of the scores; with one inner dimension
+        they do so by being of one head."""
+        several = [one for one in self.fused.fused if one.query.shape[1] > 1]
+        if not several:
+            return
         tied = [np.concatenate([np.stack(tie), np.stack(tie[::-1])], axis=1)
                 for tie in self.wiring.ties]  # fmt: skip
         known = set(map(tuple, np.concatenate(tied, axis=1).T.tolist()))
-        for one in self.fused.fused:
+        for one in several:
             met = zip(one.query.reshape(-1).tolist(), one.key.reshape(-1).tolist())
             if not known.issuperset(met):
                 raise Mismatch("a node has a query and a key that do not meet")

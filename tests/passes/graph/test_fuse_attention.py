@@ -174,6 +174,7 @@ def test_what_cannot_be_fused_stays_explicit_and_is_noted(
 PROVEN: dict[str, Callable[[], nn.Module]] = {
     "plain": Attention,
     "grouped": lambda: Attention(heads=4, groups=2),
+    "one dimension": lambda: Attention(inner=1, values=1),
     "cross": lambda: Attention(cross=True, memory=True),
     "normed": lambda: Attention(normed=True),
     "relative": lambda: Attention(relative=True),
