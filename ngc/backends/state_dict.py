@@ -25,7 +25,8 @@ class StateDict:
 
     ``places``: where each is among the parameters; ``rest``: the values of those that are none, for
     one network; ``computed``: digests of parameters that are no tensor of the framework's, or were
-    computed from some, and can have no other value therefore; ``extra``: what else is kept there
+    computed from some, and of those they were computed from, which can have no other value
+    therefore; ``extra``: what else is kept there
     under a name (in memory only).
     """
 
@@ -51,7 +52,8 @@ class StateDict:
             for key, place in lost.items()
         }
         rest = {key: to_torch(array) for key, array in {**origin.rest, **known}.items()}
-        here = {place.name for place in places.values()}
+        sources = {s for p in program.params for s in (p.derived or folded.get(p.name, ()))}
+        here = {place.name for place in places.values()} - sources
         computed = {
             param.name: digest_of(arrays[param.name])
             for param in program.params
@@ -62,12 +64,20 @@ class StateDict:
     def write(self, program: Program, weights: Tensor) -> dict[str, Any]:
         """Every tensor by its name in the framework."""
         arrays = unpack(program, weights)
+        own = {place.name for place in self.places.values()}
         for name, expected in self.computed.items():
             if digest_of(arrays[name]) != expected:
+                if name in own:
+                    reason = "others that are on the graph were computed from it, and have not"
+                else:
+                    reason = (
+                        "the model has no tensor to keep it in: it was computed from others, or is "
+                        "a constant of its code"
+                    )
                 raise LiftError(
-                    "its value has changed, but the model has no tensor to keep it in: it was "
-                    "computed from others, or is a constant of its code",
+                    f"its value has changed, but {reason}",
                     where=name,
+                    hint="with_weights binds other tensors, and computes what depends on them",
                 )
         found = {key: to_torch(place.read(arrays)) for key, place in self.places.items()}
         rest = {key: tensor.clone() for key, tensor in self.rest.items()}

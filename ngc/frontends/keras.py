@@ -60,7 +60,7 @@ def export(model: Any, inputs: Any, where: str) -> Exported:
         )
     with _torch_batch_norm(), exporting(model):
         program = traced(model, args, kwargs, where)
-        sample = sample_of(model, args, kwargs)
+        sample = sample_of(model, args, kwargs, where)
     exported = written(program, {}, where)
     names: dict[int, str] = {}
     paths = _paths(model)

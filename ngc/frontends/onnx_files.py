@@ -15,6 +15,9 @@ from ngc.budget import Budget
 from ngc.errors import BudgetError, ModelError
 from ngc.frontends.onnx_tensors import num_bytes
 
+# Files of tensors without the model that they are of.
+WEIGHTS_ALONE = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt")
+
 
 def read(path: Path, budget: Budget) -> onnx.ModelProto:
     """The model in a file, without its external data."""
@@ -28,8 +31,11 @@ def parse(data: bytes, where: str, budget: Budget) -> onnx.ModelProto:
     try:
         proto.ParseFromString(data)
     except DecodeError as error:
+        hint = ""
+        if Path(where).suffix in WEIGHTS_ALONE:
+            hint = "weights alone: --plan-from MODEL --weights FILE; a module: package.module:name"
         raise ModelError(
-            f"this is not an ONNX model, or it is damaged ({error})", where=where
+            f"this is not an ONNX model, or it is damaged ({error})", where=where, hint=hint
         ) from None
     if not proto.HasField("graph"):
         raise ModelError("this is not an ONNX model: it holds no graph", where=where)

@@ -66,15 +66,17 @@ def export(model: Any, where: str) -> Exported:
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
     inferred = onnx.shape_inference.infer_shapes(proto)
     places = {name: Place(name, array.shape) for name, array in writer.tensors.items()}
-    return Exported(inferred, Origin("sklearn", places, {}), _sample(model, features))
+    outputs = inferred.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    return Exported(inferred, Origin("sklearn", places, {}), _sample(model, features, outputs))
 
 
-def _sample(model: Any, features: int) -> Sample:
-    """What the estimator itself answers; of two classes the probability of the second."""
+def _sample(model: Any, features: int, outputs: int) -> Sample:
+    """What the estimator itself answers; of two classes with one output the probability of the
+    second."""
     x = np.random.default_rng(0).standard_normal((1, features))
     if hasattr(model, "predict_proba"):
         found = model.predict_proba(x)
-        answers = found[:, 1:] if found.shape[1] == 2 else found
+        answers = found[:, 1:] if (found.shape[1], outputs) == (2, 1) else found
     elif hasattr(model, "predict"):
         answers = model.predict(x).reshape(1, -1)
     else:

@@ -43,7 +43,7 @@ def export(model: nn.Module | ExportedProgram, inputs: Any, where: str) -> Expor
     args, kwargs = arguments(inputs, where)
     with exporting(model):
         program = traced(model, args, kwargs, where)
-        sample = sample_of(model, args, kwargs)
+        sample = sample_of(model, args, kwargs, where)
     exported = written(program, model.state_dict(keep_vars=True), where)
     return replace(exported, sample=sample)
 
@@ -61,10 +61,35 @@ def traced(
             raise failed(error, where) from error
 
 
-def sample_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sample | None:
-    """What the module itself answers to the example inputs; none where it cannot be told apart."""
+@contextlib.contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Give a module back the buffers that running it changes: counters, running means."""
+    kept = [(m, name, buffer, buffer.clone()) for m in model.modules()
+            for name, buffer in m._buffers.items() if buffer is not None]  # fmt: skip
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for owner, name, buffer, value in kept:
+                owner._buffers[name] = buffer.copy_(value)
+
+
+def sample_of(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], where: str
+) -> Sample | None:
+    """What the module itself answers to the example inputs; none where it cannot be told apart.
+    Its buffers are left as they are."""
     given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    answers = [leaf for leaf in tree_leaves(model(*args, **kwargs)) if isinstance(leaf, Tensor)]
+    try:
+        with buffers_kept(model):
+            found = tree_leaves(model(*args, **kwargs))
+    except Exception as error:  # whatever a module of a stranger raises
+        raise ModelError(
+            f"the model itself fails on these inputs: {reason(error)}",
+            where=where,
+            hint="inputs of the sizes and types that it takes, e.g. --input ids=1x16:int64",
+        ) from error
+    answers = [leaf for leaf in found if isinstance(leaf, Tensor)]
     if any(t.is_complex() for t in (*given, *answers)):
         return None
     return Sample(tuple(to_numpy(t) for t in given), tuple(to_numpy(t) for t in answers))

@@ -168,3 +168,10 @@ def test_rarer_forms() -> None:
     assert ngc.verify(ngc.compile(poisson)).passed
     sparse = fitted(LogisticRegression(), "classes").sparsify()
     assert ngc.verify(ngc.compile(sparse)).passed
+
+
+def test_two_labels_have_two_answers() -> None:
+    x = np.random.default_rng(0).standard_normal((40, 3))
+    labels = np.stack([x[:, 0] > 0, x[:, 1] > 0], axis=1).astype(int)
+    model = MLPClassifier((5,), max_iter=20).fit(x, labels)
+    assert ngc.verify(ngc.compile(model)).passed

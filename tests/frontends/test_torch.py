@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import ngc
+from ngc.backends.torch_exec import pack, unpack
 from ngc.cli import app
 from ngc.errors import LiftError, ModelError, NgcError, OptionError
 from ngc.frontends.dims import Example, parse_example
@@ -449,3 +450,59 @@ def test_another_module_is_refused() -> None:
             compiled.load_into(other)
     with pytest.raises(ModelError, match="example inputs are a int"):
         ngc.compile(nn.Linear(4, 3), 5)
+
+
+class Halved(nn.Module):
+    """A parameter that is on the graph and went into another as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * self.scale.exp() + self.scale
+
+
+def test_a_tensor_that_others_were_computed_from_cannot_change_alone() -> None:
+    compiled = ngc.compile(Halved().eval(), (torch.ones(1, 4),))
+    arrays = unpack(compiled.program, compiled.weights)
+    compiled.state_dict(pack(compiled.program, arrays))
+    with pytest.raises(LiftError, match="others that are on the graph were computed from it"):
+        compiled.state_dict(pack(compiled.program, {**arrays, "scale": arrays["scale"] + 1}))
+    other = compiled.with_weights({**compiled.state_dict(), "scale": torch.tensor(1.0)})
+    assert ngc.verify(other).passed
+    assert other.state_dict()["scale"] == 1.0
+
+
+def test_compiling_leaves_the_buffers_of_a_module_as_they_are() -> None:
+    class Counting(nn.Module):
+        count: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.count += 1
+            y: Tensor = self.linear(x)
+            return y
+
+    model = Counting().eval()
+    ngc.compile(model, (torch.ones(1, 4),))
+    assert model.count == 0
+
+
+def test_inputs_that_the_module_does_not_take_are_one_error() -> None:
+    with pytest.raises(ModelError, match=r"fails on these inputs.*same dtype") as error:
+        ngc.compile(nn.Linear(4, 2).half().eval(), (torch.ones(1, 4),))
+    assert "--input" in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_weights_alone_are_no_model(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    path.write_bytes(b"\x80\x02}q\x00." * 9)
+    with pytest.raises(ModelError, match="--plan-from MODEL --weights FILE"):
+        ngc.compile(path)
