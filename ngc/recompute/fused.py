@@ -7,6 +7,7 @@ head and its results.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from ngc.ir.graph import NO_SCALAR, NODE_KINDS, SCALARS, TRIPLE, EdgeBlock, Graph, category
 from ngc.ir.slots import ONE, ZERO
 from ngc.passes.wire import Wiring
+from ngc.passes.wire.base import Wires
 from ngc.recompute.chains import Mismatch
 
 BIASES = dict(zip(TRIPLE, ("query_bias", "key_bias", "bias")))
@@ -87,9 +89,15 @@ class _Check:
         several = [one for one in self.fused.fused if one.query.shape[1] > 1]
         if not several:
             return
-        tied = [np.concatenate([np.stack(tie), np.stack(tie[::-1])], axis=1)
-                for tie in self.wiring.ties]  # fmt: skip
-        known = set(map(tuple, np.concatenate(tied, axis=1).T.tolist()))
+        products: dict[int, list[Wires]] = {}
+        for wires in self.wiring.wires:
+            if wires.kind == "product":
+                products.setdefault(wires.op, []).append(wires)
+        known = set()
+        for both in products.values():
+            if len(both) == 2 and both[0].src.shape == both[1].src.shape:
+                a, b = (wires.src.reshape(-1).tolist() for wires in both)
+                known |= {*zip(a, b), *zip(b, a)}
         for one in several:
             met = zip(one.query.reshape(-1).tolist(), one.key.reshape(-1).tolist())
             if not known.issuperset(met):
@@ -112,7 +120,7 @@ class _Check:
                 known = ahead[target] >= 0
                 source, target = source[known], target[known]
                 if (ahead[source] != ahead[target]).any():
-                    grown = bool((ahead[source] < 0).any())
+                    grown |= bool((ahead[source] < 0).any())
                     ahead[source] = ahead[target]
                     if (ahead[source] != ahead[target]).any():
                         raise Mismatch("a node that is gone belongs to several heads")
@@ -148,6 +156,10 @@ class _Check:
         result = self.result[self.number]
         if (now.kind[~result] != before.kind[self.number[~result]]).any():
             raise Mismatch("a node has another kind")
+        if (now.kind[result] != category(NODE_KINDS, "attention")).any():
+            raise Mismatch("a head is no attention")
+        if (before.scalars[self.number[result]] != np.array(NO_SCALAR)).any():
+            raise Mismatch("a result has a parameter of its own")
         expected = before.scalars[self.number]
         for name in TRIPLE:
             operand = self.operand[name][self.number[result]]
@@ -167,6 +179,7 @@ class _Check:
                 rows = _rows(block, self.count)
                 wanted.append(rows[:, gone[rows[0] % self.count]])
         found, ones = [np.zeros((2, 0), dtype=np.int64)], []
+        ends: dict[str, list[np.ndarray]] = {name: [] for name in TRIPLE}
         for block in self.forward():
             if block.kind != "attention":
                 continue
@@ -174,6 +187,8 @@ class _Check:
             slots = block.slots.numpy().reshape(-1, len(TRIPLE))
             if not self.result[target].all():
                 raise Mismatch("a triple of weights ends in no head")
+            if (slots == ZERO).all(axis=1).any():
+                raise Mismatch("an edge has neither query, key nor value")
             for channel, name in enumerate(TRIPLE):
                 used = slots[:, channel] != ZERO
                 operand = self.operand[name][target[used]]
@@ -181,8 +196,12 @@ class _Check:
                 if (operand[kept] != source[used][kept]).any() or (rows[kept] != ONE).any():
                     raise Mismatch(f"a {name} that has a neuron comes from elsewhere")
                 ones += [(name, r) for r in target[used][kept].tolist()]
+                ends[name].append(source[used] * self.count + target[used])
                 key = source[used] * self.count + operand
                 found.append(np.stack([key, rows])[:, ~kept])
+        for pairs in ends.values():
+            if pairs and len(np.unique(np.concatenate(pairs))) < sum(map(len, pairs)):
+                raise Mismatch("a weight is on several edges between the same nodes")
         one, two = (np.unique(np.concatenate(rows, axis=1), axis=1) for rows in (wanted, found))
         if not np.array_equal(one, two):
             raise Mismatch("the weights of a head are not those of its queries, keys and values")
@@ -200,8 +219,8 @@ class _Check:
         on its nodes."""
         wanted: dict[tuple[int, str], list[np.ndarray]] = {}
         found: dict[tuple[int, str], list[np.ndarray]] = {}
-        on_scores: set[tuple[str | int, ...]] = set()
-        on_results: set[tuple[str | int, ...]] = set()
+        on_scores: Counter[tuple[str | int, ...]] = Counter()
+        on_results: Counter[tuple[str | int, ...]] = Counter()
         members = [np.flatnonzero(self.result_head == h) for h in range(self.head.max() + 1)]
         for block in self.explicit.blocks:
             if block.reverse:
@@ -216,7 +235,7 @@ class _Check:
                 rows = _kernels(block)[acts].tolist()
                 ends = zip(source[acts].tolist(), self.head[target[acts]].tolist(), rows)
                 for s, h, row in ends:
-                    on_scores |= {(block.kind, s, r, *row) for r in members[h].tolist()}
+                    on_scores.update((block.kind, s, r, *row) for r in members[h].tolist())
             left = self.present[block.dst] & ~self.result[block.dst]
             if left.any():
                 wanted.setdefault((block.op, block.kind), []).append(_digest(block, left))
@@ -227,7 +246,7 @@ class _Check:
                 source, target = block.edge_index()
                 rows = _kernels(block).tolist()
                 ends = zip(source.tolist(), target.tolist(), rows)
-                on_results |= {(block.kind, s, r, *row) for s, r, row in ends}
+                on_results.update((block.kind, s, r, *row) for s, r, row in ends)
                 continue
             found.setdefault((block.op, block.kind), []).append(_digest(block))
         if on_scores != on_results:

@@ -12,8 +12,8 @@ from ngc.ir.graph import ACTIVATIONS, NO_SCALAR, NODE_ROLES, EdgeBlock, Graph
 from ngc.ir.program import Program, Ref
 from ngc.ir.slots import ONE
 
-# What sums over weights: nothing between scores and values does.
-WEIGHTED = (ir.Linear, ir.Convolution, ir.ConvolutionTranspose, ir.Embedding)
+# What may stand between scores and softmax, or softmax and values: masks, biases, constant scales.
+ADDED = ("add", "sub", "mul", "div", "where")
 
 
 class NotFused(Exception):
@@ -44,50 +44,102 @@ class Heads:
     head: np.ndarray
 
 
-def attention_in(program: Program) -> Iterator[Attention]:
-    """A Contract with a softmax of another Contract."""
+def contracted_softmaxes(program: Program) -> Iterator[int]:
+    """Operations that contract something with a softmax of a contraction: attention, or its kin."""
     number = {op.out.name: n for n, op in enumerate(program.ops)}
+    softmax = [False] * len(program.ops)  # of a contraction, since the last contraction
+    contraction = [False] * len(program.ops)
     for n, op in enumerate(program.ops):
-        if not isinstance(op, ir.Contract):
+        sources = [number[ref] for ref in op.inputs]
+        if isinstance(op, ir.Contract):
+            if any(softmax[k] for k in sources):
+                yield n
+            contraction[n] = True
+        elif not op.inputs or isinstance(op, ir.Linear | ir.Convolution | ir.Normalise):
             continue
-        for value_first, weights in enumerate((op.a, op.b)):
-            found = _scores(program, number, weights)
-            if found is not None:
-                score, axis = found
-                yield Attention(score, n, _key_first(program.ops[score], axis), bool(value_first))
-                break
+        else:
+            contraction[n] = any(contraction[k] for k in sources)
+            softmax[n] = any(softmax[k] for k in sources)
+            softmax[n] |= isinstance(op, ir.Softmax) and contraction[n]
 
 
-def _scores(program: Program, number: dict[Ref, int], weights: Ref) -> tuple[int, int] | None:
-    """The one Contract behind a softmax, and the axis of that; None if there is no such thing."""
-    waiting, seen = [weights], set()
-    softmax: ir.Softmax | None = None
-    contracts = []
-    while waiting:
-        ref = waiting.pop()
-        if ref in seen:
+def attention_at(program: Program, result: int) -> Attention:
+    """The attention whose values this operation contracts, or NotFused."""
+    number = {op.out.name: n for n, op in enumerate(program.ops)}
+    op = program.ops[result]
+    assert isinstance(op, ir.Contract)
+    reason = NotFused("its weights are no softmax of scores")
+    for value_first, weights in enumerate((op.a, op.b)):
+        if not _from_contraction(program, number, weights):
             continue
-        seen.add(ref)
+        try:
+            score, axis = _scores(program, number, weights)
+        except NotFused as error:
+            reason = error
+            continue
+        left, right, out = op.spec.replace("->", ",").split(",")
+        own, other = (right, left) if value_first else (left, right)
+        summed = [k for k, letter in enumerate(own) if letter in other and letter not in out]
+        if summed != [axis]:
+            raise NotFused("its softmax does not run along what is summed over")
+        made = program.ops[score]
+        assert isinstance(made, ir.Contract)
+        first, second, letters = made.spec.replace("->", ",").split(",")
+        key = letters[axis]
+        if (key in first) == (key in second):
+            raise NotFused("its softmax does not run over keys")
+        return Attention(score, result, key in first, bool(value_first))
+    raise reason
+
+
+def _scores(program: Program, number: dict[Ref, int], weights: Ref) -> tuple[int, int]:
+    """The contraction whose softmax these weights are, and the axis of that. In between no axis
+    moves, so that the axes of both are the same."""
+    axes, ref = [], weights
+    while True:
         op = program.ops[number[ref]]
         if isinstance(op, ir.Contract):
-            contracts.append(number[ref])
-        elif isinstance(op, WEIGHTED):
-            return None
+            break
+        if isinstance(op, ir.Softmax) and op.fn == "softmax":
+            axes.append(op.axis)
+            ref = op.x
+        elif isinstance(op, ir.Cast) or (isinstance(op, ir.Activation) and op.fn == "affine"):
+            (ref,) = op.inputs
+        elif isinstance(op, ir.Combine) and op.fn in ADDED:
+            inner = [x for x in op.inputs if _from_contraction(program, number, x)]
+            # Exporters write zeros for the softmax of a row that is masked as a whole.
+            tests = [x for x in inner if _is_nan_test(program.ops[number[x]], inner)]
+            inner = [x for x in inner if x not in tests]
+            if len(inner) != 1:
+                raise NotFused("several contractions meet in its scores")
+            (ref,) = inner
+        elif isinstance(op, ir.Shift | ir.Scale):
+            ref = op.x
         else:
-            softmax = op if isinstance(op, ir.Softmax) else softmax
+            raise NotFused(f"{op.mnemonic} acts on its scores")
+    if len(axes) != 1:
+        raise NotFused("its weights are no softmax of scores, or one of a softmax")
+    if program.ops[number[ref]].out.shape != program.ops[number[weights]].out.shape:
+        raise NotFused("its scores change their shape")
+    return number[ref], axes[0] % len(program.ops[number[ref]].out.shape)
+
+
+def _is_nan_test(op: ir.Op, of: Sequence[Ref]) -> bool:
+    return isinstance(op, ir.Activation) and op.fn == "is_nan" and op.x in of
+
+
+def _from_contraction(program: Program, number: dict[Ref, int], start: Ref) -> bool:
+    """Whether a value is a contraction, or was computed from one without weights in between."""
+    waiting, seen = [start], set()
+    while waiting:
+        ref = waiting.pop()
+        op = program.ops[number[ref]]
+        if isinstance(op, ir.Contract):
+            return True
+        if ref not in seen and not isinstance(op, ir.Linear | ir.Convolution | ir.Normalise):
             waiting += op.inputs
-    if softmax is None or len(contracts) != 1:
-        return None
-    return contracts[0], softmax.axis - len(softmax.out.shape)
-
-
-def _key_first(op: ir.Op, axis: int) -> bool:
-    """Whether the first operand of the scores has the axis (from the end) that the softmax is
-    taken along: that of the keys."""
-    assert isinstance(op, ir.Contract)
-    operands, out = op.spec.split("->")
-    letter = out[axis]
-    return letter in operands.split(",")[0]
+        seen.add(ref)
+    return False
 
 
 def heads_of(graph: Graph, found: Attention) -> Heads:
@@ -106,6 +158,12 @@ def heads_of(graph: Graph, found: Attention) -> Heads:
     if (value.dst != weights.dst).any():
         raise NotFused("values and weights are not paired")
     scores, results = query.dst[:, 0], value.dst[:, 0]
+    if (graph.nodes.scalars[results] != np.array(NO_SCALAR)).any():
+        raise NotFused("its results have parameters of their own")
+    read = np.concatenate([block.src.reshape(-1) for block in (query, key, value)])
+    for block in rest:
+        if block.kind.endswith("_positions") and np.isin(block.src, [*results, *read]).any():
+            raise NotFused("its queries, keys, values or results are flattened")
     between, head = _between(graph, rest, scores, results)
     of = np.full(graph.num_nodes, -1)
     of[between] = head

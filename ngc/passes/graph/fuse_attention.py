@@ -21,7 +21,14 @@ from ngc.ir.graph import (
 )
 from ngc.ir.program import Program
 from ngc.ir.slots import ONE, ZERO, Slots
-from ngc.passes.graph.attention_heads import Attention, Heads, NotFused, attention_in, heads_of
+from ngc.passes.graph.attention_heads import (
+    Attention,
+    Heads,
+    NotFused,
+    attention_at,
+    contracted_softmaxes,
+    heads_of,
+)
 from ngc.passes.graph.base import GraphPass
 
 BIASES = [SCALARS.index(name) for name in ("query_bias", "key_bias", "bias")]  # as in TRIPLE
@@ -43,11 +50,12 @@ class FuseAttention(GraphPass):
 
     def __call__(self, graph: Graph) -> Graph:
         unfused = []
-        for found in attention_in(self.program):
+        for result in contracted_softmaxes(self.program):
             try:
+                found = attention_at(self.program, result)
                 graph = _Fusion(graph, found, heads_of(graph, found), self.max_taps).run()
             except NotFused as reason:
-                op = self.program.ops[found.result]
+                op = self.program.ops[result]
                 unfused.append(f"{op.origin or op.out.name}: {reason}")
         return replace(graph, unfused=tuple(unfused)) if unfused else graph
 
@@ -166,6 +174,8 @@ class _Fusion:
             acts = (head[target] >= 0) & (head[source] < 0)
             if not acts.any():
                 continue
+            if np.isin(source[acts], self.operands).any():
+                raise NotFused("a query, key or value acts on its scores")
             dst = self.heads.result[head[target[acts]]]
             if dst.size * block.taps > self.max_taps:
                 raise NotFused(f"what is added to its scores makes {dst.size:,} edges")

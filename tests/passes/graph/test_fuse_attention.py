@@ -36,6 +36,8 @@ class Attention(nn.Module):
         self.key = nn.Linear(4, groups * inner, bias=False)
         self.value = nn.Linear(4, groups * values)
         self.out = nn.Linear(heads * values, 2)
+        self.flat = nn.Linear(5 * heads * values, 2)
+        self.shift = nn.Parameter(torch.rand(heads * values))
         self.scale = nn.Parameter(torch.rand(inner) + 0.5)
         self.place = nn.Parameter(torch.rand(heads, 5, 5))
 
@@ -52,6 +54,14 @@ class Attention(nn.Module):
         k, v = (t.repeat_interleave(heads // groups, dim=1) for t in (k, v))
         if self.other.get("keys_first"):
             a = (k @ q.transpose(2, 3)).softmax(2).transpose(2, 3)
+        elif self.other.get("twice"):
+            a = (q @ k.transpose(2, 3)).softmax(-1).softmax(-1)
+        elif self.other.get("capped"):
+            a = (q @ k.transpose(2, 3)).tanh().softmax(-1)
+        elif self.other.get("over_heads"):
+            a = (q @ k.transpose(2, 3)).softmax(1)
+        elif self.other.get("flipped"):
+            a = torch.einsum("bhkd,bhqd->bhqk", k, q).softmax(-1)
         else:
             scores = q @ k.transpose(2, 3) * inner**-0.5
             if self.other.get("relative"):
@@ -59,7 +69,12 @@ class Attention(nn.Module):
             if self.other.get("gained"):
                 scores = scores * self.place[:, :1, :1]
             a = scores.softmax(-1)
-        y = self.out((a @ v).transpose(1, 2).flatten(2))
+        attended = (a @ v).transpose(1, 2).flatten(2)
+        if self.other.get("shifted"):
+            attended = attended + self.shift
+        if self.other.get("flat"):
+            return self.flat(attended.flatten(1))
+        y = self.out(attended)
         return (y, a) if self.other.get("shown") else y
 
 
@@ -128,7 +143,7 @@ def test_what_is_attended_to_can_be_something_else() -> None:
 
 
 def test_keys_are_those_that_the_softmax_runs_over() -> None:
-    model = Attention(keys_first=True)
+    model = Attention(flipped=True)
     found = triples(compiled(model))
     assert torch.equal(found[:, :, 0], model.query.weight.T)
     assert torch.equal(found[:, :, 1], model.key.weight.T)
@@ -155,6 +170,12 @@ def test_relative_positions_act_on_all_nodes_of_a_head() -> None:
         ({"values": 2}, "heads have 3 neurons in queries and keys, not in values"),
         ({"shown": True}, "its scores are an output"),
         ({"gained": True}, "parameters act on its scores"),
+        ({"keys_first": True}, "transpose acts on its scores"),
+        ({"twice": True}, "or one of a softmax"),
+        ({"capped": True}, "activation acts on its scores"),
+        ({"over_heads": True}, "its softmax does not run along what is summed over"),
+        ({"shifted": True}, "its results have parameters of their own"),
+        ({"flat": True}, "its queries, keys, values or results are flattened"),
     ],
 )
 def test_what_cannot_be_fused_stays_explicit_and_is_noted(
@@ -201,6 +222,10 @@ def test_the_four_checks_pass(name: str, options: dict[str, str]) -> None:
 def test_every_change_of_the_edges_is_noticed(name: str) -> None:
     made = compiled(PROVEN[name]())
     graph, explicit = made.plan.graph, made.explicit
+    for block in graph.blocks:
+        if block.kind in ("attention", "position_bias"):
+            twice = replace(graph, blocks=(*graph.blocks, block))
+            assert recompute(made.wiring, twice, explicit=explicit).faults, "a block twice"
     assert recompute(made.wiring, graph, explicit=explicit).faults == ()
     before = _features(made)
     for what, mutant in mutations(graph, np.random.default_rng(0)):
