@@ -21,10 +21,10 @@ from ngc.backends.onnx_export import with_tensors
 from ngc.budget import Budget
 from ngc.compiler import Compilation, compile, float_initializers
 from ngc.errors import ModelError, OptionError
+from ngc.frontends.onnx_files import WEIGHTS_ALONE
 from ngc.ir.source import Origin, Place, Source
 from ngc.ir.tensors import to_numpy
 
-SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt")
 SHOWN = 5  # names in a report
 
 # Where training programs keep the weights in a file of theirs.
@@ -45,13 +45,13 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
             case ".npz":
                 with np.load(path, allow_pickle=False) as arrays:
                     return {name: arrays[name] for name in arrays.files}
-            case _ if path.suffix in SUFFIXES:
+            case _ if path.suffix in WEIGHTS_ALONE:
                 found = torch.load(path, map_location="cpu", weights_only=True)
             case _:
                 raise ModelError(
                     f"{path.suffix or 'a file without a suffix'} is no kind of checkpoint",
                     where=str(path),
-                    hint=", ".join(SUFFIXES),
+                    hint=", ".join(WEIGHTS_ALONE),
                 )
     except ModelError:
         raise

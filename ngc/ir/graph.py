@@ -42,9 +42,8 @@ ACTIVATIONS = (
 SCALARS = ("bias", "mean", "var", "slope", "query_bias", "key_bias")
 NO_SCALAR = (ZERO, ZERO, ONE, ZERO, ZERO, ZERO)
 
-# Columns of an edge of kind attention, and of the biases of its target (that of the value is its
-# bias).
-TRIPLE = ("query", "key", "value")
+# Columns of an edge of kind attention -> column of the scalars of its target with their bias.
+TRIPLE = {"query": "query_bias", "key": "key_bias", "value": "bias"}
 
 
 @dataclass(frozen=True, eq=False)

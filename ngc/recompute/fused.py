@@ -18,7 +18,6 @@ from ngc.passes.wire import Wiring
 from ngc.passes.wire.base import Wires
 from ngc.recompute.chains import Mismatch
 
-BIASES = dict(zip(TRIPLE, ("query_bias", "key_bias", "bias")))
 KEPT = ("role", "activation", "pool", "op")
 
 
@@ -161,10 +160,10 @@ class _Check:
         if (before.scalars[self.number[result]] != np.array(NO_SCALAR)).any():
             raise Mismatch("a result has a parameter of its own")
         expected = before.scalars[self.number]
-        for name in TRIPLE:
+        for name, column in TRIPLE.items():
             operand = self.operand[name][self.number[result]]
             bias = np.where(self.present[operand], NO_SCALAR[0], before.scalars[operand, 0])
-            expected[result, SCALARS.index(BIASES[name])] = bias
+            expected[result, SCALARS.index(column)] = bias
         if (now.scalars != expected).any():
             raise Mismatch("a node has another bias")
 

@@ -12,6 +12,9 @@ from ngc.ir.graph import ACTIVATIONS, NO_SCALAR, NODE_ROLES, EdgeBlock, Graph
 from ngc.ir.program import Program, Ref
 from ngc.ir.slots import ONE
 
+# What sums over weights: what it makes is no contraction of activations any more.
+WEIGHTED = (ir.Linear, ir.Convolution, ir.ConvolutionTranspose, ir.Embedding, ir.Normalise)
+
 # What may stand between scores and softmax, or softmax and values: masks, biases, constant scales.
 ADDED = ("add", "sub", "mul", "div", "where")
 
@@ -44,102 +47,88 @@ class Heads:
     head: np.ndarray
 
 
-def contracted_softmaxes(program: Program) -> Iterator[int]:
-    """Operations that contract something with a softmax of a contraction: attention, or its kin."""
-    number = {op.out.name: n for n, op in enumerate(program.ops)}
-    softmax = [False] * len(program.ops)  # of a contraction, since the last contraction
-    contraction = [False] * len(program.ops)
-    for n, op in enumerate(program.ops):
-        sources = [number[ref] for ref in op.inputs]
-        if isinstance(op, ir.Contract):
-            if any(softmax[k] for k in sources):
+class Finder:
+    """Finds attention in a program. Of each operation, by number: whether its result is a
+    contraction, or was computed from one without weights since (``contracted``), and whether a
+    softmax came after that (``softmax``)."""
+
+    def __init__(self, program: Program) -> None:
+        self.ops = program.ops
+        self.number = {op.out.name: n for n, op in enumerate(program.ops)}
+        self.contracted = [False] * len(program.ops)
+        self.softmax = [False] * len(program.ops)
+        for n, op in enumerate(program.ops):
+            sources = [self.number[ref] for ref in op.inputs]
+            if isinstance(op, ir.Contract):
+                self.contracted[n] = True
+            elif not isinstance(op, WEIGHTED):
+                self.contracted[n] = any(self.contracted[k] for k in sources)
+                self.softmax[n] = any(self.softmax[k] for k in sources)
+                self.softmax[n] |= isinstance(op, ir.Softmax) and self.contracted[n]
+
+    def contracted_softmaxes(self) -> Iterator[int]:
+        """Operations that contract something with a softmax of a contraction: attention, or its
+        kin."""
+        for n, op in enumerate(self.ops):
+            if isinstance(op, ir.Contract) and any(self.softmax[self.number[x]] for x in op.inputs):
                 yield n
-            contraction[n] = True
-        elif not op.inputs or isinstance(op, ir.Linear | ir.Convolution | ir.Normalise):
-            continue
-        else:
-            contraction[n] = any(contraction[k] for k in sources)
-            softmax[n] = any(softmax[k] for k in sources)
-            softmax[n] |= isinstance(op, ir.Softmax) and contraction[n]
 
-
-def attention_at(program: Program, result: int) -> Attention:
-    """The attention whose values this operation contracts, or NotFused."""
-    number = {op.out.name: n for n, op in enumerate(program.ops)}
-    op = program.ops[result]
-    assert isinstance(op, ir.Contract)
-    reason = NotFused("its weights are no softmax of scores")
-    for value_first, weights in enumerate((op.a, op.b)):
-        if not _from_contraction(program, number, weights):
-            continue
-        try:
-            score, axis = _scores(program, number, weights)
-        except NotFused as error:
-            reason = error
-            continue
+    def attention_at(self, result: int) -> Attention:
+        """The attention whose values this operation contracts, or NotFused."""
+        op = self.ops[result]
+        assert isinstance(op, ir.Contract)
+        sides = [self.softmax[self.number[ref]] for ref in (op.a, op.b)]
+        if all(sides):
+            raise NotFused("its values are a softmax of scores as well")
+        value_first = sides[1]
+        score, axis = self._scores(op.b if value_first else op.a)
         left, right, out = op.spec.replace("->", ",").split(",")
         own, other = (right, left) if value_first else (left, right)
         summed = [k for k, letter in enumerate(own) if letter in other and letter not in out]
         if summed != [axis]:
             raise NotFused("its softmax does not run along what is summed over")
-        made = program.ops[score]
+        made = self.ops[score]
         assert isinstance(made, ir.Contract)
         first, second, letters = made.spec.replace("->", ",").split(",")
         key = letters[axis]
         if (key in first) == (key in second):
             raise NotFused("its softmax does not run over keys")
-        return Attention(score, result, key in first, bool(value_first))
-    raise reason
+        return Attention(score, result, key in first, value_first)
 
+    def _scores(self, weights: Ref) -> tuple[int, int]:
+        """The contraction whose softmax these weights are, and the axis of that. In between no
+        axis moves, so that the axes of both are the same."""
+        axes, ref = [], weights
+        while not isinstance(op := self.ops[self.number[ref]], ir.Contract):
+            if isinstance(op, ir.Softmax) and op.fn == "softmax":
+                axes.append(op.axis)
+                ref = op.x
+            elif isinstance(op, ir.Cast) or (isinstance(op, ir.Activation) and op.fn == "affine"):
+                (ref,) = op.inputs
+            elif isinstance(op, ir.Combine) and op.fn in ADDED:
+                ref = self._scores_among(op.inputs)
+            elif isinstance(op, ir.Shift | ir.Scale):
+                ref = op.x
+            else:
+                raise NotFused(f"{op.mnemonic} acts on its scores")
+        if len(axes) != 1:
+            raise NotFused("its weights are no softmax of scores, or one of a softmax")
+        if op.out.shape != self.ops[self.number[weights]].out.shape:
+            raise NotFused("its scores change their shape")
+        return self.number[ref], axes[0] % len(op.out.shape)
 
-def _scores(program: Program, number: dict[Ref, int], weights: Ref) -> tuple[int, int]:
-    """The contraction whose softmax these weights are, and the axis of that. In between no axis
-    moves, so that the axes of both are the same."""
-    axes, ref = [], weights
-    while True:
-        op = program.ops[number[ref]]
-        if isinstance(op, ir.Contract):
-            break
-        if isinstance(op, ir.Softmax) and op.fn == "softmax":
-            axes.append(op.axis)
-            ref = op.x
-        elif isinstance(op, ir.Cast) or (isinstance(op, ir.Activation) and op.fn == "affine"):
-            (ref,) = op.inputs
-        elif isinstance(op, ir.Combine) and op.fn in ADDED:
-            inner = [x for x in op.inputs if _from_contraction(program, number, x)]
-            # Exporters write zeros for the softmax of a row that is masked as a whole.
-            tests = [x for x in inner if _is_nan_test(program.ops[number[x]], inner)]
-            inner = [x for x in inner if x not in tests]
-            if len(inner) != 1:
-                raise NotFused("several contractions meet in its scores")
-            (ref,) = inner
-        elif isinstance(op, ir.Shift | ir.Scale):
-            ref = op.x
-        else:
-            raise NotFused(f"{op.mnemonic} acts on its scores")
-    if len(axes) != 1:
-        raise NotFused("its weights are no softmax of scores, or one of a softmax")
-    if program.ops[number[ref]].out.shape != program.ops[number[weights]].out.shape:
-        raise NotFused("its scores change their shape")
-    return number[ref], axes[0] % len(program.ops[number[ref]].out.shape)
-
-
-def _is_nan_test(op: ir.Op, of: Sequence[Ref]) -> bool:
-    return isinstance(op, ir.Activation) and op.fn == "is_nan" and op.x in of
-
-
-def _from_contraction(program: Program, number: dict[Ref, int], start: Ref) -> bool:
-    """Whether a value is a contraction, or was computed from one without weights in between."""
-    waiting, seen = [start], set()
-    while waiting:
-        ref = waiting.pop()
-        op = program.ops[number[ref]]
-        if isinstance(op, ir.Contract):
-            return True
-        if ref not in seen and not isinstance(op, ir.Linear | ir.Convolution | ir.Normalise):
-            waiting += op.inputs
-        seen.add(ref)
-    return False
+    def _scores_among(self, operands: Sequence[Ref]) -> Ref:
+        """The one operand that the scores are; not the mask, nor the test by which exporters write
+        zeros for the softmax of a row that is masked as a whole."""
+        found = []
+        for ref in operands:
+            op = self.ops[self.number[ref]]
+            test = isinstance(op, ir.Activation) and op.fn == "is_nan" and op.x in operands
+            if self.contracted[self.number[ref]] and not test:
+                found.append(ref)
+        if len(found) != 1:
+            raise NotFused("several contractions meet in its scores")
+        return found[0]
 
 
 def heads_of(graph: Graph, found: Attention) -> Heads:

@@ -23,15 +23,12 @@ from ngc.ir.program import Program
 from ngc.ir.slots import ONE, ZERO, Slots
 from ngc.passes.graph.attention_heads import (
     Attention,
+    Finder,
     Heads,
     NotFused,
-    attention_at,
-    contracted_softmaxes,
     heads_of,
 )
 from ngc.passes.graph.base import GraphPass
-
-BIASES = [SCALARS.index(name) for name in ("query_bias", "key_bias", "bias")]  # as in TRIPLE
 
 
 @dataclass(frozen=True)
@@ -50,9 +47,10 @@ class FuseAttention(GraphPass):
 
     def __call__(self, graph: Graph) -> Graph:
         unfused = []
-        for result in contracted_softmaxes(self.program):
+        finder = Finder(self.program)
+        for result in finder.contracted_softmaxes():
             try:
-                found = attention_at(self.program, result)
+                found = finder.attention_at(result)
                 graph = _Fusion(graph, found, heads_of(graph, found), self.max_taps).run()
             except NotFused as reason:
                 op = self.program.ops[result]
@@ -87,9 +85,11 @@ class _Fusion:
         nodes = self.graph.nodes.take(np.arange(self.graph.num_nodes))
         before = self.graph.nodes
         nodes.kind[self.results] = NODE_KINDS.index("attention")
-        for operand, column in zip(self.operands, BIASES):
+        for operand, column in zip(self.operands, TRIPLE.values()):
             merged = gone[operand]
-            nodes.scalars[self.results[merged], column] = before.scalars[operand[merged], 0]
+            nodes.scalars[self.results[merged], SCALARS.index(column)] = before.scalars[
+                operand[merged], 0
+            ]
         number = np.cumsum(~gone) - 1
         heads = self.heads
         record = FusedHeads(
