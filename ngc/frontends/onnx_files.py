@@ -33,7 +33,10 @@ def parse(data: bytes, where: str, budget: Budget) -> onnx.ModelProto:
     except DecodeError as error:
         hint = ""
         if Path(where).suffix in WEIGHTS_ALONE:
-            hint = "weights alone: --plan-from MODEL --weights FILE; a module: package.module:name"
+            hint = (
+                "a graph that ngc wrote: ngc decompile; weights alone: --plan-from MODEL --weights "
+                "FILE; a module: package.module:name"
+            )
         raise ModelError(
             f"this is not an ONNX model, or it is damaged ({error})", where=where, hint=hint
         ) from None
