@@ -104,6 +104,13 @@ def is_float(dtype: str) -> bool:
     return dtype in ("float32", "float64")
 
 
+def is_initial_state(operand: Operand | None) -> bool:
+    """Whether the operand is what a recurrent network starts from: rows of zeros."""
+    if not isinstance(operand, Known) or operand.learned or not is_float(operand.dtype):
+        return False
+    return len(operand.shape) > 1 and operand.array.size > 0 and not operand.array.any()
+
+
 def is_quantised(dtype: str) -> bool:
     """Whether tensors of this type hold numbers of a network rather than shapes and indices."""
     return dtype.startswith(("int8", "uint8", "int4", "uint4", "int2", "uint2", "float"))
@@ -125,6 +132,7 @@ class Builder:
         self._params: list[Param] = []
         self._next_slot = FIRST_SLOT
         self._names: set[str] = set()
+        self._tried: dict[str, int] = {}  # hint -> the number to try next
         self._steps = 0
         self._origin = ""
         self._hint = "v"
@@ -152,10 +160,11 @@ class Builder:
         self.budget.afford_nodes(self._steps, where=self._origin)
 
     def fresh(self) -> str:
-        name, k = self._hint, 1
+        name, k = self._hint, self._tried.get(self._hint, 1)
         while name in self._names:
             name, k = f"{self._hint}.{k}", k + 1
         self._names.add(name)
+        self._tried[self._hint] = k  # long loops make many names of one
         return name
 
     def parameter(

@@ -24,6 +24,7 @@ from ngc.passes.lower.base import (
     Known,
     find_rule,
     is_float,
+    is_initial_state,
     is_quantised,
     lower_node,
     unknown_operator,
@@ -62,6 +63,9 @@ SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 FAULTS = (
     ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError,
 )  # fmt: skip
+
+# What a state is multiplied by parameters with.
+PRODUCTS = ("MatMul", "Gemm", "Conv", "Mul")
 
 # Their outputs are random, so they are not evaluated even where all operands are known.
 RANDOM = {
@@ -255,6 +259,8 @@ class Walk:
     def results(self, node: onnx_ir.Node, operands: list[Any]) -> list[Any]:
         b = self.builder
         entry = find_rule(node.domain, node.op_type, b.opsets.get(node.domain, 1))
+        if node.op_type in PRODUCTS:
+            operands = self.with_states(operands)
         all_known = all(operand is None or isinstance(operand, Known) for operand in operands)
         has_body = any(a.type == onnx_ir.AttributeType.GRAPH for a in node.attributes.values())
         if entry and (entry.movement or not all_known):
@@ -263,6 +269,15 @@ class Walk:
         if all_known and not has_body and not node.domain and node.op_type not in RANDOM:
             return self.evaluate(node, operands)
         return lower_node(b, node, operands)
+
+    def with_states(self, operands: list[Any]) -> list[Any]:
+        """Zeros that meet a parameter are the initial state of a recurrent network that is written
+        out. They become a value, so that its first step reads its parameters like all others."""
+        b = self.builder
+        if not any(b.is_parameter(operand) for operand in operands[:2]):
+            return operands
+        first = [b.value(o) if is_initial_state(o) else o for o in operands[:2]]
+        return [*first, *operands[2:]]
 
     def evaluate(self, node: onnx_ir.Node, operands: Sequence[Known | None]) -> list[Any]:
         """Run one node on known operands."""

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir
 
 from ngc.ir.program import Value
-from ngc.passes.lower.base import Builder, Known, Operand, Rule, is_float, lowers
+from ngc.passes.lower.base import Builder, Known, Operand, Rule, is_float, is_initial_state, lowers
 
 ARITHMETIC = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}
 VARIADIC = {"Max": "max", "Min": "min", "Sum": "add", "Mean": "mean"}
@@ -76,7 +76,8 @@ def _with_known(b: Builder, fn: str, x: Operand, known: Known) -> Operand:
         wide = b.expand(x, shape)
         return (b.shift if fn in ("add", "sub", "rsub") else b.scale)(wide, known, fn)
     number = _number(b, known)
-    if number is None or (fn == "div" and number == 0.0):
+    state = fn == "mul" and is_initial_state(known)
+    if number is None or state or (fn == "div" and number == 0.0):
         pair = (known, x) if fn in ("rsub", "rdiv") else (x, known)
         return b.combine(fn.removeprefix("r"), *pair)
     x = b.expand(x, shape)

@@ -1,7 +1,7 @@
 """LSTM, GRU and RNN, step by step.
 
 Everything that the input contributes is one Linear over all steps. What the state contributes is
-written out for each step; an initial state of zeros contributes nothing.
+written out for each step, alike for all of them: zeros where no initial state is given.
 """
 
 from __future__ import annotations
@@ -71,11 +71,6 @@ class Cell:
     def of_state(self, state: Operand, rows: Known) -> Value:
         return contract(self.b, self.b.value(state), rows, "bh,gh->bg")
 
-    def sum(self, *terms: Operand | None) -> Operand:
-        """Of those that are there."""
-        found = [term for term in terms if term is not None]
-        return found[0] if len(found) == 1 else self.b.combine("add", *found)
-
     def apply(self, number: int, x: Operand) -> Value:
         """An activation function, of clipped values."""
         if self.clip:
@@ -84,9 +79,7 @@ class Cell:
 
 
 # (cell, what the input gives, state, memory) -> the next state and memory.
-Step: TypeAlias = (
-    "Callable[[Cell, Operand, Operand | None, Operand | None], tuple[Operand, Operand | None]]"
-)
+Step: TypeAlias = "Callable[[Cell, Operand, Value, Value], tuple[Value, Value]]"
 
 
 @lowers("LSTM", since=1)
@@ -99,26 +92,22 @@ def lstm(
     defaults = ("Sigmoid", "Tanh", "Tanh")
     coupled = bool(node.attributes.get_int("input_forget", 0))
 
-    def step(
-        cell: Cell, given: Operand, state: Operand | None, memory: Operand | None
-    ) -> tuple[Operand, Operand]:
-        back = None if state is None else cell.of_state(state, cell.recurrence)
-        total = cell.sum(given, back)
+    def step(cell: Cell, given: Operand, state: Value, memory: Value) -> tuple[Value, Value]:
+        total = b.combine("add", given, cell.of_state(state, cell.recurrence))
 
-        def looked(gate: int, place: int, at: Operand | None) -> Operand:
-            seen = None
-            if cell.peepholes is not None and at is not None:
-                seen = b.scale(at, cell.part(cell.peepholes, place))
-            return cell.sum(cell.gate(total, gate), seen)
+        def looked(gate: int, place: int, at: Value) -> Operand:
+            own = cell.gate(total, gate)
+            if cell.peepholes is None:
+                return own
+            return b.combine("add", own, b.scale(at, cell.part(cell.peepholes, place)))
 
         put = cell.apply(0, looked(0, 0, memory))
         new = b.combine("mul", put, cell.apply(1, cell.gate(total, 3)))
-        if memory is not None:
-            if coupled:
-                kept = b.activation(put, "affine", -1.0, 1.0)
-            else:
-                kept = cell.apply(0, looked(2, 2, memory))
-            new = b.combine("add", b.combine("mul", kept, memory), new)
+        if coupled:
+            kept = b.activation(put, "affine", -1.0, 1.0)
+        else:
+            kept = cell.apply(0, looked(2, 2, memory))
+        new = b.combine("add", b.combine("mul", kept, memory), new)
         out = cell.apply(0, looked(1, 1, new))
         return b.combine("mul", out, cell.functions[2](new)), new
 
@@ -133,35 +122,24 @@ def gru(
     """Gates z, r and the candidate h."""
     after = bool(node.attributes.get_int("linear_before_reset", 0))
 
-    def step(
-        cell: Cell, given: Operand, state: Operand | None, memory: Operand | None
-    ) -> tuple[Operand, None]:
-        back = None if state is None else cell.of_state(state, cell.part(cell.recurrence, 0, 2))
+    def step(cell: Cell, given: Operand, state: Value, memory: Value) -> tuple[Value, Value]:
+        back = cell.of_state(state, cell.part(cell.recurrence, 0, 2))
 
         def gate(number: int) -> Operand:
-            of_state = None if back is None else cell.gate(back, number)
-            return cell.sum(cell.gate(given, number), of_state)
+            return b.combine("add", cell.gate(given, number), cell.gate(back, number))
 
         update, reset = cell.apply(0, gate(0)), cell.apply(0, gate(1))
         rows = cell.part(cell.recurrence, 2)
-        candidate: Operand = cell.gate(given, 2)
         if after:  # the reset scales the candidate's bias of the state, too
-            term = None if cell.bias is None else cell.part(cell.bias, 5)
-            inner: Operand | None = None if state is None else cell.of_state(state, rows)
-            if inner is None and term is not None:
-                inner = b.scale(reset, term)  # of a state of zeros only the bias is left
-            elif inner is not None:
-                inner = inner if term is None else b.shift(inner, term)
-                inner = b.combine("mul", reset, inner)
-            candidate = cell.sum(candidate, inner)
-        elif state is not None:
-            reset_state = b.combine("mul", reset, state)
-            candidate = cell.sum(candidate, cell.of_state(reset_state, rows))
-        new = cell.apply(1, candidate)
-        result = b.combine("mul", b.activation(update, "affine", -1.0, 1.0), new)
-        if state is not None:
-            result = b.combine("add", result, b.combine("mul", update, state))
-        return result, None
+            inner = cell.of_state(state, rows)
+            if cell.bias is not None:
+                inner = b.shift(inner, cell.part(cell.bias, 5))
+            inner = b.combine("mul", reset, inner)
+        else:
+            inner = cell.of_state(b.combine("mul", reset, state), rows)
+        new = cell.apply(1, b.combine("add", cell.gate(given, 2), inner))
+        new = b.combine("mul", b.activation(update, "affine", -1.0, 1.0), new)
+        return b.combine("add", new, b.combine("mul", update, state)), memory
 
     operands = (x, w, r, bias, lengths, h, None, None)
     return _recurrent(b, node, 3, ("Sigmoid", "Tanh"), step, operands, inside=int(after))
@@ -172,11 +150,9 @@ def rnn(
     b: Builder, node: onnx_ir.Node, x: Operand, w: Operand, r: Operand, bias: Operand | None = None,
     lengths: Operand | None = None, h: Operand | None = None,
 ) -> tuple[Operand, ...]:  # fmt: skip
-    def step(
-        cell: Cell, given: Operand, state: Operand | None, memory: Operand | None
-    ) -> tuple[Operand, None]:
-        back = None if state is None else cell.of_state(state, cell.recurrence)
-        return cell.apply(0, cell.sum(given, back)), None
+    def step(cell: Cell, given: Operand, state: Value, memory: Value) -> tuple[Value, Value]:
+        total = b.combine("add", given, cell.of_state(state, cell.recurrence))
+        return cell.apply(0, total), memory
 
     operands = (x, w, r, bias, lengths, h, None, None)
     return _recurrent(b, node, 1, ("Tanh",), step, operands)
@@ -202,17 +178,19 @@ def _recurrent(
     ways = {"forward": [1], "reverse": [-1], "bidirectional": [1, -1]}.get(direction)
     if ways is None:
         raise b.misshapen(f"direction {direction!r}")
+    has_memory = node.op_type == "LSTM"
     cells = list(_cells(b, node, gates, defaults, len(ways), (w, r, bias, p)))
     hidden = cells[0].hidden
     sequences, last, memories = [], [], []
     for number, (way, cell) in enumerate(zip(ways, cells)):
-        state = _initial(b, h, number, batch, hidden)
-        memory = _initial(b, c, number, batch, hidden)
+        state = memory = _initial(b, h, number, batch, hidden, x.dtype)
+        if has_memory:
+            memory = _initial(b, c, number, batch, hidden, x.dtype)
         given: Operand = cell.of_input(x)
         if cell.bias is not None:
             given = b.shift(given, cell.part(cell.bias, 0, gates))
             given = _with_state_bias(cell, given, gates, inside)
-        found: dict[int, Operand] = {}
+        found: dict[int, Value] = {}
         for t in range(steps)[::way]:
             b.step()
             now = b.reshape(
@@ -221,11 +199,10 @@ def _recurrent(
             )
             state, memory = step(cell, now, state, memory)
             found[t] = state
-        assert state is not None
         each = [b.reshape(found[t], (1, 1, batch, hidden)) for t in range(steps)]
         sequences.append(b.concat(each, 0))
         last.append(b.reshape(state, (1, batch, hidden)))
-        if memory is not None:
+        if has_memory:
             memories.append(b.reshape(memory, (1, batch, hidden)))
     results = [b.concat(sequences, 1), b.concat(last, 0)]
     if memories:
@@ -255,15 +232,13 @@ def _check_lengths(b: Builder, lengths: Operand | None, steps: int) -> None:
 
 
 def _initial(
-    b: Builder, states: Operand | None, number: int, batch: int, hidden: int
-) -> Operand | None:
-    """The initial state of a direction; None where it is known to be zero."""
-    if states is None or (
-        isinstance(states, Known) and not states.learned and not states.array.any()
-    ):
-        return None
+    b: Builder, states: Operand | None, number: int, batch: int, hidden: int, dtype: str
+) -> Value:
+    """The initial state of a direction."""
+    if states is None:
+        return b.value(b.known(np.zeros((batch, hidden), dtype=dtype)))
     one = b.slice(states, (number, 0, 0), (1, 1, 1), (1, batch, hidden))
-    return b.reshape(one, (batch, hidden))
+    return b.value(b.reshape(one, (batch, hidden)))
 
 
 def _cells(

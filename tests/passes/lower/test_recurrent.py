@@ -100,9 +100,9 @@ def test_lengths_as_long_as_the_input_are_none() -> None:
 
 
 def test_what_the_input_gives_is_one_linear() -> None:
-    """Shared by all steps; a step adds what the state gives."""
+    """Shared by all steps; each step adds what the state gives, the first one's zeros too."""
     linears = [op for op in recurrent("LSTM").ops if isinstance(op, ir.Linear)]
-    assert len(linears) == 1 + (STEPS - 1)  # the state before the first step is zero
+    assert len(linears) == 1 + STEPS
 
 
 def test_what_does_not_fit_is_refused() -> None:
