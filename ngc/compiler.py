@@ -86,7 +86,8 @@ class Compilation:
 
     @cached_property
     def wiring(self) -> Wiring:
-        wiring = wire(self.program, self.plan.options.input_axes, self.max_elements)
+        options = self.plan.options
+        wiring = wire(self.program, options.input_axes, self.max_elements, options.recurrent)
         for heads in self.plan.graph.fused:  # one node: they can only move together
             wiring.ties.append((heads.query.reshape(-1), heads.value.reshape(-1)))
         return wiring
@@ -170,7 +171,8 @@ def compile(
     names = {param.name for param in program.params}
     arrays = {name: array for name, array in shaped.arrays.items() if name in names}
     unfused = (f"attention stays explicit: {reason}" for reason in plan.graph.unfused)
-    notes = (*normal.notes, *notes, *shaped.notes, *unfused)
+    loops = (f"a recurrent network stays unrolled: {reason}" for reason in plan.graph.written_out)
+    notes = (*normal.notes, *notes, *shaped.notes, *unfused, *loops)
     result = Compilation(normal, program, arrays, plan, notes, budget.max_elements)
     _remember(key, source, normal, result)
     return result
@@ -200,7 +202,7 @@ def make_plan(program: Program, options: Options, budget: Budget = DEFAULT) -> P
     text = f"{structure_hash(program)}\n{options}\n{budget.max_elements}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:32]
     if digest not in _PLANS:
-        wiring = wire(program, options.input_axes, budget.max_elements)
+        wiring = wire(program, options.input_axes, budget.max_elements, options.recurrent)
         graph = build_graph(wiring, options, budget.max_elements)
         _PLANS.put(digest, Plan(program, graph, options, digest))
     return _PLANS[digest]

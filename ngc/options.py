@@ -16,6 +16,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("nodes", "fold"),
     "residual": ("direct", "nodes"),
     "attention": ("explicit", "fused"),
+    "recurrent": ("rolled", "unrolled"),
     "activation": ("embed", "nodes"),
     "reverse": ("none", "append", "features"),
     "pos": ("layer", "none"),
@@ -39,6 +40,8 @@ class Options:
         neurons of its own.
     attention: ``explicit`` has neurons for queries, keys, values and scores; ``fused`` one for each
         head and inner dimension, with edges that carry (W_Q, W_K, W_V).
+    recurrent: ``rolled`` has one set of neurons and edges for all steps of a recurrent network,
+        with recurrent edges from its state; ``unrolled`` has neurons for every step.
     activation: ``embed`` makes it a category of the neuron, ``nodes`` gives it neurons.
     reverse: ``none``, ``append`` (reversed edges with the same features) or ``features`` (both
         directions, each with own weight, opposite weight and their sum).
@@ -55,6 +58,7 @@ class Options:
     norm: str = "nodes"
     residual: str = "direct"
     attention: str = "explicit"
+    recurrent: str = "rolled"
     activation: str = "embed"
     reverse: str = "none"
     pos: str = "layer"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ngc.backends.torch_kernels import reader
 from ngc.errors import LiftError
-from ngc.ir.graph import EDGE_KINDS, NO_SCALAR, EdgeBlock, Graph, aligned
+from ngc.ir.graph import NO_SCALAR, EdgeBlock, Graph, aligned
 from ngc.ir.program import Program
 from ngc.ir.slots import FIRST_SLOT, ONE, ZERO, Slots
 from ngc.options import Options
@@ -105,7 +105,7 @@ class Plan:
                     start += block.num_edges
                 return torch.from_numpy(ends)
             case "edge_kind":
-                return self._per_edge([EDGE_KINDS.index(b.kind) for b in blocks], torch.int64)
+                return self._per_edge([b.category for b in blocks], torch.int64)
             case "edge_taps":
                 return self._per_edge([b.taps for b in blocks], torch.int32)
             case "edge_reversed":

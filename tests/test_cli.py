@@ -76,6 +76,7 @@ def test_every_option_has_a_flag_that_reaches_the_compilation(tiny: str, tmp_pat
         *("--flatten", "kernel", "--kernel", "3x3", "--linear-as", "separate", "--norm", "fold"),
         *("--residual", "nodes", "--activation", "nodes", "--reverse", "append", "--pos", "none"),
         *("--storage", "padded", "--input-axes", "x=1", "--attention", "fused"),
+        *("--recurrent", "unrolled"),
     ]
     result = ngc_command("compile", tiny, "-o", tmp_path / "graph.pt", *flags)
     assert result.exit_code == 0, result.output
@@ -83,7 +84,7 @@ def test_every_option_has_a_flag_that_reaches_the_compilation(tiny: str, tmp_pat
     assert architecture.options == ngc.Options(
         flatten="kernel", kernel=(3, 3), linear_as="separate", norm="fold", residual="nodes",
         activation="nodes", reverse="append", pos="none", storage="padded", input_axes={"x": (1,)},
-        attention="fused",
+        attention="fused", recurrent="unrolled",
     )  # fmt: skip
     assert 2 * len(ngc.Options().to_dict()) == len(flags)
     assert all(explanations()[name] for name in ngc.Options().to_dict())

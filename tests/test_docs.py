@@ -95,7 +95,7 @@ def python_of(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text_of(name), re.DOTALL)
 
 
-FRAMEWORKS = ["torch", "keras", "sklearn", "transformers"]
+FRAMEWORKS = ["torch", "keras", "sklearn", "recurrent", "transformers"]
 
 
 @pytest.mark.parametrize("code", python_of("frameworks.md"), ids=FRAMEWORKS)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ngc.backends.graphs import Block, Ends, GraphBatch, Part, Structure
 from ngc.backends.probes import Prober
 from ngc.errors import OptionError
-from ngc.ir.graph import EDGE_KINDS, NODE_ROLES
+from ngc.ir.graph import NODE_ROLES
 from ngc.ir.slots import FIRST_SLOT
 from ngc.plan import Plan
 
@@ -71,7 +71,7 @@ def _structure(plan: Plan, device: torch.device) -> Structure:
         src, dst = (Ends.of(torch.from_numpy(ends).to(device)) for ends in (block.src, block.dst))
         stop = start + block.num_edges
         separate = layout.linear_column and layout.columns(block).tolist() == [layout.width - 1]
-        blocks.append(Block(src, dst, start, stop, EDGE_KINDS.index(block.kind), separate))
+        blocks.append(Block(src, dst, start, stop, block.category, separate))
         start = stop
     features = plan.structure(device)
     features.pop("edge_reversed", None)

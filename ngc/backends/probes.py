@@ -19,12 +19,14 @@ from ngc.plan import Plan
 
 @dataclass(frozen=True, eq=False)
 class _Reading:
-    """The nodes whose neurons hold elements of one value of the program.
+    """The nodes whose neurons hold elements of one value of the program; of a loop, of its values
+    in all steps.
 
-    ``elements`` [nodes, positions]: places in the flattened value; a node's activation is the mean.
+    ``elements`` [nodes, positions]: places in each value, flattened; a node's activation is the
+    mean.
     """
 
-    value: str
+    values: tuple[str, ...]
     nodes: np.ndarray
     elements: np.ndarray
 
@@ -75,12 +77,14 @@ class Prober:
         inputs = [
             tensor.expand(len(tensor), *own) for tensor, own in zip(inputs, self.input_shapes)
         ]
-        names = [reading.value for reading in self.readings]
+        names = list(dict.fromkeys(name for reading in self.readings for name in reading.values))
 
         def one(vector: Tensor, *probe: Tensor) -> list[Tensor]:
             given = {op.out.name: tensor for op, tensor in zip(self.program.inputs, probe)}
             values = self.executor.record(vector, given, names)[1]
-            return [values[name].reshape(-1).to(vector.dtype) for name in names]
+            flat = {name: values[name].reshape(-1).to(vector.dtype) for name in names}
+            steps = ([flat[name] for name in reading.values] for reading in self.readings)
+            return [each[0] if len(each) == 1 else torch.stack(each).mean(0) for each in steps]
 
         probes = torch.func.vmap(one, in_dims=(None, *(0 for _ in inputs)))
         networks = torch.func.vmap(probes, in_dims=(0, *(None for _ in inputs)))
@@ -140,8 +144,12 @@ def _readings(wiring: Wiring, plan: Plan) -> list[_Reading]:
     nodes, ops = plan.graph.nodes, wiring.program.ops
     born = wiring.op_of()[nodes.neuron] if len(nodes) else np.zeros(0, np.int64)
     readings = []
+    steps: dict[int, list[int]] = {}
+    for later, first in wiring.first.items():
+        steps.setdefault(first, []).append(later)
     for number in np.unique(born).tolist():
         value = ops[number].out
+        names = tuple(ops[n].out.name for n in (number, *steps.get(number, [])))
         rows = np.flatnonzero(born == number)
         index = wiring.index[value.name]
         ids = np.ascontiguousarray(index.full()).reshape(-1)
@@ -160,5 +168,5 @@ def _readings(wiring: Wiring, plan: Plan) -> list[_Reading]:
                 kept[0].append(row)
                 kept[1].append(elements)
         for chosen, elements_of in groups.values():
-            readings.append(_Reading(value.name, np.array(chosen), np.stack(elements_of)))
+            readings.append(_Reading(names, np.array(chosen), np.stack(elements_of)))
     return readings

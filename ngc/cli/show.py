@@ -17,7 +17,15 @@ from ngc.compiler import lower_with_shapes, simplify
 from ngc.coverage import ABSENT, FOLDED, Coverage
 from ngc.errors import OptionError
 from ngc.frontends.models import load
-from ngc.ir.graph import ACTIVATIONS, NODE_KINDS, NODE_ROLES, POOLS, Graph, NodeGroup
+from ngc.ir.graph import (
+    ACTIVATIONS,
+    EDGE_KINDS,
+    NODE_KINDS,
+    NODE_ROLES,
+    POOLS,
+    Graph,
+    NodeGroup,
+)
 from ngc.ir.graph_text import group_names, params_of, print_graph, scalars_of
 from ngc.ir.program import Program
 from ngc.ir.source import Source
@@ -101,7 +109,7 @@ def _stopped(model: str, settings: Settings, level: str, after: str) -> Stage:
         program = lowered.program if after == "lower" else simplify(lowered.program, after)
         return Stage("program", program, notes)
     program = simplify(lowered.program)
-    wiring = wire(program, options.input_axes, budget.max_elements)
+    wiring = wire(program, options.input_axes, budget.max_elements, options.recurrent)
     if after == "emit":
         graph = emit(wiring)
     else:
@@ -263,7 +271,7 @@ def _block_table(graph: Graph, program: Program, nodes: bool) -> Table:
         cells = [
             group_names(block.src, graph).replace("%", ""),
             group_names(block.dst, graph).replace("%", ""),
-            f"{block.kind}{' (reversed)' if block.reverse else ''}",
+            f"{EDGE_KINDS[block.category]}{' (reversed)' if block.reverse else ''}",
             "x".join(str(n) for n in block.kernel),
             params_of(block.slots, program.params),
         ]

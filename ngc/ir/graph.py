@@ -28,7 +28,7 @@ EDGE_KINDS = (
     "positional", "token", "divide", "reciprocal", "negative", "quotient", "base", "exponent",
     "condition", "maximum", "minimum", "operand", "pool", "reduce", "gather", "mix",
     "position_bias", "position_sub_bias", "position_mean", "position_var", "position_slope",
-    "flatten", "attention",
+    "flatten", "attention", "recurrent", "initial",
 )  # fmt: skip
 POOLS = ("none", "max", "mean", "sum", "min", "lp", "other")
 ACTIVATIONS = (
@@ -91,7 +91,8 @@ class NodeGroup:
 @dataclass(frozen=True, eq=False)
 class EdgeBlock:
     """All pairs of src [g, i] and dst [g, o], group by group; ``slots`` [g, o, i, k] are the edges'
-    kernels, k = prod(kernel). Edges are numbered in the order of (g, o, i)."""
+    kernels, k = prod(kernel). Edges are numbered in the order of (g, o, i). ``recurrent``: they are
+    read in the next step of a loop."""
 
     name: str
     op: int
@@ -101,6 +102,12 @@ class EdgeBlock:
     slots: Slots
     kernel: Ints
     reverse: bool = False
+    recurrent: bool = False
+
+    @property
+    def category(self) -> int:
+        """Place in EDGE_KINDS."""
+        return EDGE_KINDS.index("recurrent" if self.recurrent else self.kind)
 
     @property
     def num_edges(self) -> int:
@@ -191,7 +198,8 @@ class FusedHeads:
 class Graph:
     """A neural graph without weights. ``layout`` is None until the kernel pass, and stays None
     where edges keep their kernels ragged. ``fused``: attention with one node for each head and
-    inner dimension; ``unfused``: why other attention is not, operation by operation."""
+    inner dimension; ``unfused``: why other attention is not, operation by operation;
+    ``written_out``: why loops have neurons for each step."""
 
     name: str
     nodes: Nodes
@@ -201,6 +209,7 @@ class Graph:
     reverse: str = "none"
     fused: tuple[FusedHeads, ...] = ()
     unfused: tuple[str, ...] = ()
+    written_out: tuple[str, ...] = ()
 
     @property
     def num_nodes(self) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ngc.ir.graph import (
     ACTIVATIONS,
+    EDGE_KINDS,
     NO_SCALAR,
     NODE_KINDS,
     NODE_ROLES,
@@ -63,8 +64,9 @@ def _block(block: EdgeBlock, graph: Graph, program: Program) -> str:
     g, i, o = block.src.shape[0], block.src.shape[1], block.dst.shape[1]
     shape = f"[{i},{o}]" if g == 1 else f"{g}x[{i},{o}]"
     kernel = "x".join(str(n) for n in block.kernel)
+    kind = EDGE_KINDS[block.category]
     words = [
-        f"{group_names(block.src, graph)} -> {group_names(block.dst, graph)} : {block.kind}",
+        f"{group_names(block.src, graph)} -> {group_names(block.dst, graph)} : {kind}",
         shape,
         *([f"kernel={kernel}"] if kernel else []),
         f"weight={params_of(block.slots, program.params)}",

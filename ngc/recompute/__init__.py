@@ -97,28 +97,44 @@ class _Recompute:
             if birth.role == "constant" and isinstance(op, ir.Pad) and op.value == 0.0:
                 self.zeros[birth.start : birth.stop] = True
 
+        # Operation that computes each neuron; -1 for tokens, positions and padding.
+        self.computed = np.full(wiring.num_neurons, -1)
+        for birth in wiring.births:
+            if birth.role == "out":
+                self.computed[birth.start : birth.stop] = birth.op
+        self.zero_constants = {
+            op.out.name
+            for op in wiring.program.ops
+            if isinstance(op, ir.Constant) and not op.data.numpy().any()
+        }
+
     def run(self) -> Recomputation:
         done, worst, faults = 0, 0.0, []
-        for step in (self.reverse_edges, self.flattened, self.categories):
+        for step in (self.reverse_edges, self.flattened, self.categories, self.between_steps):
             try:
                 step()
             except Mismatch as mismatch:
                 faults.append(str(mismatch))
         for number, op in enumerate(self.wiring.program.ops):
-            blocks = [b for b in self.blocks.get(number, []) if b.kind != "flatten"]
+            # A step of a loop is computed from the edges of the first one, and there an initial
+            # value stands for the state.
+            first = self.wiring.first.get(number, number)
+            op = op.renamed(self.wiring.states.get(number, {}))
+            blocks = [b for b in self.blocks.get(first, []) if b.kind not in ("flatten", "initial")]
             try:
-                error = self.operation(number, op, blocks)
+                error = self.operation(first, op, blocks)
             except (Mismatch, IndexError) as mismatch:  # nodes that are not there
                 faults.append(f"{op.origin or op.out.name} ({op.mnemonic}): {mismatch}")
                 continue
-            if error is not None:
+            if error is not None and number == first:
                 done += len(blocks)
+            if error is not None:
                 worst = max(worst, error)
         try:
             self.parameters.check_rest()
         except Mismatch as mismatch:
             faults.append(str(mismatch))
-        flat = sum(b.kind == "flatten" for bs in self.blocks.values() for b in bs)
+        flat = sum(b.kind in ("flatten", "initial") for bs in self.blocks.values() for b in bs)
         total = sum(len(bs) for bs in self.blocks.values())
         return Recomputation(done + flat, total, worst, tuple(faults))
 
@@ -152,7 +168,7 @@ class _Recompute:
         for kind, (source, target) in sources:
             kept = ~self.zeros[source]
             source, target = source[kept], target[kept]
-            outside = end[source] != end[target]
+            outside = (end[source] != end[target]) | (self.computed[source] >= number)
             rows, nodes = self.chains.nodes_of(target[outside])
             wanted.append(self.keys(kind, source[outside][rows], nodes))
         found = [np.zeros(0, dtype=np.int64)]
@@ -247,6 +263,31 @@ class _Recompute:
                 raise Mismatch(f"node {node} does not pass on the value that it stands for")
         if (count[virtual] != 1).any():
             raise Mismatch("a node for one position has not one incoming edge")
+
+    def between_steps(self) -> None:
+        """Recurrent edges are those from what is computed later, or just there; each initial value
+        has an edge to its state, and nothing else has one."""
+        found = [np.zeros((2, 0), dtype=np.int64)]
+        for block in (block for blocks in self.blocks.values() for block in blocks):
+            ends = block.edge_index()
+            if block.kind == "initial":
+                found.append(self.chains.held_by(ends))
+                continue
+            late = self.computed[self.chains.held_by(ends[0])] >= block.op
+            if (late != block.recurrent).any() and block.kind != "flatten":
+                node = int(ends[0][late != block.recurrent][0])
+                raise Mismatch(f"a {block.kind} edge of node {node} leads to the wrong step")
+        wanted = [np.zeros((2, 0), dtype=np.int64)]
+        index, end = self.wiring.index, self.chains.end
+        for states in self.wiring.states.values():
+            for initial, state in states.items():
+                if initial in self.zero_constants:
+                    continue
+                both = np.broadcast_arrays(end[index[initial].ids], end[index[state].ids])
+                wanted.append(np.stack([array.reshape(-1) for array in both]))
+        one = np.unique(np.concatenate(wanted, axis=1), axis=1)
+        if not np.array_equal(one, np.unique(np.concatenate(found, axis=1), axis=1)):
+            raise Mismatch("a state does not start from its initial value")
 
     def categories(self) -> None:
         """Activation, pooling and role of a node are those of the neurons in it."""

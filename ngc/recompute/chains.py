@@ -38,7 +38,8 @@ class Chains:
         uses, follower = np.zeros(count, dtype=np.int64), np.arange(count)
         for wires in self.wiring.wires:
             np.add.at(uses, wires.src.reshape(-1), 1)
-            if wires.src.shape[1] == wires.dst.shape[1] == 1:
+            between_steps = wires.recurrent or wires.kind == "initial"
+            if wires.src.shape[1] == wires.dst.shape[1] == 1 and not between_steps:
                 follower[wires.src[:, 0]] = wires.dst[:, 0]
         held = np.zeros(count, dtype=bool)
         held[self.graph.nodes.neuron] = True

@@ -216,8 +216,8 @@ class _Check:
     def other_edges(self) -> None:
         """All other edges are those of the explicit graph; what acted on the scores of a head acts
         on its nodes."""
-        wanted: dict[tuple[int, str], list[np.ndarray]] = {}
-        found: dict[tuple[int, str], list[np.ndarray]] = {}
+        wanted: dict[tuple[int, int], list[np.ndarray]] = {}
+        found: dict[tuple[int, int], list[np.ndarray]] = {}
         on_scores: Counter[tuple[str | int, ...]] = Counter()
         on_results: Counter[tuple[str | int, ...]] = Counter()
         members = [np.flatnonzero(self.result_head == h) for h in range(self.head.max() + 1)]
@@ -226,7 +226,7 @@ class _Check:
                 continue
             untouched = self.present[block.dst].all() and not (self.head[block.src] >= 0).any()
             if untouched and not self.result[block.dst].any():
-                wanted.setdefault((block.op, block.kind), []).append(_digest(block))
+                wanted.setdefault((block.op, block.category), []).append(_digest(block))
                 continue
             if (self.head[block.dst] >= 0).any():
                 source, target = block.edge_index()
@@ -237,7 +237,7 @@ class _Check:
                     on_scores.update((block.kind, s, r, *row) for r in members[h].tolist())
             left = self.present[block.dst] & ~self.result[block.dst]
             if left.any():
-                wanted.setdefault((block.op, block.kind), []).append(_digest(block, left))
+                wanted.setdefault((block.op, block.category), []).append(_digest(block, left))
         for block in self.forward():
             if block.kind == "attention":
                 continue
@@ -247,7 +247,7 @@ class _Check:
                 ends = zip(source.tolist(), target.tolist(), rows)
                 on_results.update((block.kind, s, r, *row) for s, r, row in ends)
                 continue
-            found.setdefault((block.op, block.kind), []).append(_digest(block))
+            found.setdefault((block.op, block.category), []).append(_digest(block))
         if on_scores != on_results:
             raise Mismatch("what acts on the scores of a head does not act on its nodes")
         if wanted.keys() != found.keys():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ngc.ir.graph import EDGE_KINDS
 from ngc.plan import Plan, read
 
 
@@ -46,7 +45,7 @@ def edge_checksum(plan: Plan, weights: torch.Tensor, name_of: np.ndarray) -> int
     total = np.zeros(1, dtype=np.uint64)  # an array wraps around without a warning
     for block in plan.graph.blocks:
         bits = read(weights, block.slots).numpy().reshape(-1, block.taps)
-        kind = np.array([EDGE_KINDS.index(block.kind) * 2 + block.reverse], dtype=np.uint64)
+        kind = np.array([block.category * 2 + block.reverse], dtype=np.uint64)
         src = _mixed(name_of[block.src].astype(np.uint64)) * np.uint64(3)
         dst = _mixed(name_of[block.dst].astype(np.uint64)) * np.uint64(5)
         head = (src[:, None, :] + dst[:, :, None]).reshape(-1) + kind * _ODD

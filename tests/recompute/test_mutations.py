@@ -30,15 +30,18 @@ NETWORKS = {
     "gated": networks.gated,
     "attention": networks.attention,
     "positions": networks.product_with_positions,
+    "rnn": networks.rnn,
+    "gru": networks.gru,
 }
 CHANGES = 30
 
 
 def mutations(graph: Graph, rng: np.random.Generator) -> Iterator[tuple[str, Graph]]:
-    """Graphs in which a block is gone, has two entries exchanged, or has an edge elsewhere."""
+    """Graphs in which a block is gone, has two entries exchanged, has an edge elsewhere, or leads
+    to the wrong step."""
     for _ in range(CHANGES):
         place = int(rng.integers(len(graph.blocks)))
-        what = str(rng.choice(["src", "dst", "slots", "block"]))
+        what = str(rng.choice(["src", "dst", "slots", "block", "recurrent"]))
         new = _changed(graph.blocks[place], what, graph.num_nodes, rng)
         blocks = (*graph.blocks[:place], *new, *graph.blocks[place + 1 :])
         yield f"{what} of {graph.blocks[place].kind} block {place}", replace(graph, blocks=blocks)
@@ -49,6 +52,8 @@ def _changed(
 ) -> list[EdgeBlock]:
     if what == "block":
         return []
+    if what == "recurrent":
+        return [replace(block, recurrent=not block.recurrent)]
     slots = block.slots.numpy()
     array = (slots if what == "slots" else getattr(block, what)).copy()
     flat = array.reshape(-1)

@@ -52,6 +52,27 @@ def rnn() -> Program:
     return n.done(n.linear(h, 2))
 
 
+def gru() -> Program:
+    """Minimal gated unit; its initial state is an input."""
+    n = Net()
+    x, h = n.input(1, 4, 3), n.linear(n.input(1, 2, name="start"), 5)
+    names = ("gate", "candidate")
+    enter, again = ({name: n.param(5, size) for name in names} for size in (3, 5))
+    outputs = []
+    for t in range(4):
+        now = n.reshape(n.slice(x, 1, t, t + 1), 1, 3)
+
+        def reads(name: str, state: str, now: str = now) -> str:
+            given = n.linear(now, 5, weight=enter[name], bias=False)
+            return n.combine("add", given, n.linear(state, 5, weight=again[name], bias=False))
+
+        gate = n.act(reads("gate", h), "sigmoid")
+        new = n.act(reads("candidate", n.combine("mul", gate, h)))
+        h = n.combine("add", n.combine("mul", gate, h), new)
+        outputs.append(h)
+    return n.done(n.linear(n.combine("add", *outputs), 2))
+
+
 def conv_net() -> Program:
     """Depthwise, pointwise, grouped, pool, flatten."""
     n = Net()

@@ -60,12 +60,20 @@ def emit(wiring: Wiring) -> Graph:
     )
     blocks = tuple(
         EdgeBlock(
-            ops[w.op].origin or ops[w.op].out.name, w.op, w.kind, w.src, w.dst, w.slots, w.kernel
+            ops[w.op].origin or ops[w.op].out.name,
+            w.op,
+            w.kind,
+            w.src,
+            w.dst,
+            w.slots,
+            w.kernel,
+            recurrent=w.recurrent,
         )
         for w in wiring.wires
     )
     assert all(block.kind in EDGE_KINDS for block in blocks), {b.kind for b in blocks}
-    return Graph(wiring.program.name, nodes, blocks)
+    written_out = tuple(wiring.written_out)
+    return Graph(wiring.program.name, nodes, blocks, written_out=written_out)
 
 
 def _kind(op: ir.Op) -> str:

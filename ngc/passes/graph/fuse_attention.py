@@ -49,6 +49,8 @@ class FuseAttention(GraphPass):
         unfused = []
         finder = Finder(self.program)
         for result in finder.contracted_softmaxes():
+            if not any(block.op == result for block in graph.blocks):
+                continue  # a later step of a loop
             try:
                 found = finder.attention_at(result)
                 graph = _Fusion(graph, found, heads_of(graph, found), self.max_taps).run()

@@ -91,7 +91,8 @@ def is_unary(block: EdgeBlock) -> bool:
     """Whether the block is one edge of weight one into each target."""
     slots = block.slots
     single = block.src.shape[1] == block.dst.shape[1] == block.taps == 1
-    return single and slots.entries is None and slots.offset == ONE and not any(slots.strides)
+    one = slots.entries is None and slots.offset == ONE and not any(slots.strides)
+    return single and one and not block.recurrent  # what is read a step later is another value
 
 
 def merge_unary(

@@ -14,7 +14,8 @@ from ngc.passes.graph.base import GraphPass
 
 @dataclass(frozen=True)
 class Number(GraphPass):
-    """nodes in any order -> nodes by layer and operation, grouped; layers are longest paths."""
+    """nodes in any order -> nodes by layer and operation, grouped; layers are longest paths within
+    a step of recurrent networks."""
 
     name: ClassVar[str] = "number"
     program: Program
@@ -39,7 +40,7 @@ class Number(GraphPass):
 
 def _layers(graph: Graph) -> np.ndarray:
     layer = np.zeros(graph.num_nodes, dtype=np.int64)
-    blocks = list(graph.in_order())
+    blocks = [block for block in graph.in_order() if not block.recurrent]
     # Copies made by flatten come from operations in order too, but their blocks stand at the
     # operation of the original, so one more sweep settles them.
     for _ in range(len(blocks) + 1):

@@ -7,17 +7,35 @@ from ngc.ir.program import Program
 from ngc.passes.wire import elementwise, linear, movement, reduce  # noqa: F401  (register rules)
 from ngc.passes.wire.base import Birth, Scalars, Wirer, Wires, Wiring
 from ngc.passes.wire.demand import identity_axes
+from ngc.passes.wire.loops import find_loops
+from ngc.passes.wire.rolled import NotRolled, Roller
 
 
 def wire(
     program: Program,
     input_axes: Mapping[str, Sequence[int]] | None = None,
     max_elements: int = DEFAULT.max_elements,
+    recurrent: str = "rolled",
 ) -> Wiring:
     """The granular graph of a program. ``input_axes`` names the axes of an input that carry its
     neurons where ngc's own choice (``demand.py``) is not what is wanted; ``max_elements``
-    limits how far an operation over neurons that differ by position is written out."""
-    return Wirer(program, identity_axes(program, input_axes or {}), max_elements).run()
+    limits how far an operation over neurons that differ by position is written out; ``recurrent``
+    is that of ``Options``."""
+    axes = identity_axes(program, input_axes or {})
+    wiring = Wirer(program, axes, max_elements).run()
+    loops = find_loops(program) if recurrent == "rolled" else []
+    reasons: list[str] = []
+    while loops:
+        try:
+            rolled = Roller(wiring, loops, axes, max_elements).run()
+        except NotRolled as reason:
+            loops.remove(reason.loop)
+            reasons.append(str(reason))
+        else:
+            wiring = rolled
+            break
+    wiring.written_out += reasons
+    return wiring
 
 
 __all__ = ["Birth", "Scalars", "Wires", "Wiring", "wire"]

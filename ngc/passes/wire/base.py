@@ -46,7 +46,8 @@ class Birth:
 class Wires:
     """Edges of one operation: ``src`` [g, i] to ``dst`` [g, o], all pairs within each of g groups.
 
-    ``slots`` [g, o, i, k]: the kernel of each edge, k = prod(kernel).
+    ``slots`` [g, o, i, k]: the kernel of each edge, k = prod(kernel). ``recurrent``: they are read
+    in the next step.
     """
 
     op: int
@@ -55,6 +56,7 @@ class Wires:
     dst: np.ndarray
     slots: Slots
     kernel: Ints
+    recurrent: bool = False
 
     @property
     def num_edges(self) -> int:
@@ -87,6 +89,12 @@ class Wiring:
     fixed: list[np.ndarray] = field(default_factory=list)
     # Sets of neurons treated alike by one operation (rows of a normalisation): [sets, members].
     sets: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    # Loops whose steps have the same neurons. ``first``: operation of a later step -> that of the
+    # first. ``states``: what an operation of the first step reads from outside -> the result of the
+    # loop that it stands for. ``written_out``: why other loops have neurons for every step.
+    first: dict[int, int] = field(default_factory=dict)
+    states: dict[int, dict[Ref, Ref]] = field(default_factory=dict)
+    written_out: list[str] = field(default_factory=list)
 
     def op_of(self) -> np.ndarray:
         """Number of the operation that each neuron comes from."""

@@ -95,5 +95,6 @@ def concat(w: Wirer, op: ir.Concat) -> IndexArray:
     rows = np.stack([np.broadcast_to(p.ids, sizes).reshape(-1) for p in parts], axis=1)
     neuron_of, new, distinct = fresh_rows(w, rows)
     for k in range(rows.shape[1]):
-        w.connect_each("identity", distinct[:, k], new)
+        once = ~(distinct[:, :k] == distinct[:, k : k + 1]).any(axis=1)
+        w.connect_each("identity", distinct[once, k], new[once])
     return IndexArray.of(neuron_of.reshape(sizes), op.out.shape)

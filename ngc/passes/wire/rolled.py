@@ -1,0 +1,197 @@
+"""Wiring a loop once: all steps of a recurrent network have the neurons of the first one.
+
+A state is read before it is computed, so its neurons are numbered ahead, as many as the network
+written out has. Edges from such neurons are the recurrent ones. Where the steps turn out to read
+different neurons, the loop stays written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ngc.ir import program as ir
+from ngc.ir.index import IndexArray
+from ngc.ir.program import Ints, Ref
+from ngc.ir.slots import Slots
+from ngc.passes.wire.base import RULES, Birth, Wirer, Wires, Wiring
+from ngc.passes.wire.loops import Loop
+
+
+class NotRolled(Exception):
+    """Why a loop stays written out."""
+
+    def __init__(self, loop: Loop, reason: str) -> None:
+        super().__init__(reason)
+        self.loop = loop
+
+
+class Roller(Wirer):
+    """Wires a program of which ``written_out`` is the wiring without any loop."""
+
+    def __init__(
+        self,
+        written_out: Wiring,
+        loops: Sequence[Loop],
+        identity_axes: dict[Ref, Ints],
+        max_elements: int,
+    ) -> None:
+        super().__init__(written_out.program, identity_axes, max_elements)
+        self.written_out = written_out
+        self.ops = written_out.program.ops
+        self.number = {op.out.name: n for n, op in enumerate(self.ops)}
+        self.loop_of: dict[int, Loop] = {}
+        self.ahead: dict[Ref, IndexArray] = {}  # states that are not computed yet
+        self.reserved: dict[int, np.ndarray] = {}  # operation -> its neurons, numbered ahead
+        for loop in loops:
+            self.loop_of |= dict.fromkeys({*loop.first, *loop.first.values()}, loop)
+            self.wiring.first |= loop.first
+            for (reader, initial), state in loop.states.items():
+                self.wiring.states.setdefault(reader, {})[initial] = state
+
+    def run(self) -> Wiring:
+        self.reserve()
+        index = self.wiring.index
+        for number, op in enumerate(self.ops):
+            self.op = number
+            if number in self.wiring.first:
+                index[op.out.name] = self.again(self.wiring.first[number], op)
+                continue
+            state = self.state_instead(op)
+            index[op.out.name] = RULES[type(op)](self, op) if state is None else state
+            ahead = self.ahead.get(op.out.name)
+            if ahead is not None and not _same(ahead, index[op.out.name]):
+                raise self.not_rolled("a state has other neurons in each step")
+        self.initial_values()
+        self.wiring.births.sort(key=lambda birth: birth.start)
+        return self.wiring
+
+    def not_rolled(self, reason: str, number: int = -1) -> NotRolled:
+        return NotRolled(self.loop_of[self.op if number < 0 else number], reason)
+
+    # --- states ---
+
+    def reserve(self) -> None:
+        """Number the neurons of all states ahead."""
+        before = self.written_out
+        op_of = before.op_of()
+        born = {birth.op: birth for birth in reversed(before.births) if birth.role == "out"}
+        for reader, states in self.wiring.states.items():
+            for state in states.values():
+                ids = before.index[state].ids
+                moved = ids.copy()
+                for op in np.unique(op_of[ids]).tolist():
+                    birth, own = born.get(op), op_of[ids] == op
+                    if birth is None or (ids[own] >= birth.stop).any() or op not in self.loop_of:
+                        raise self.not_rolled("a state comes from outside", reader)
+                    if op not in self.reserved:
+                        count = birth.stop - birth.start
+                        start = self.wiring.num_neurons
+                        self.reserved[op] = np.arange(start, start + count)
+                        self.wiring.num_neurons += count
+                    moved[own] = ids[own] - birth.start + self.reserved[op][0]
+                self.ahead[state] = IndexArray(before.index[state].shape, moved)
+
+    def index(self, ref: Ref) -> IndexArray:
+        state = self.wiring.states.get(self.op, {}).get(ref)
+        return self.wiring.index[ref] if state is None else self.ahead[state]
+
+    def state_instead(self, op: ir.Op) -> IndexArray | None:
+        """Zeros that a state starts from are no neurons of their own."""
+        name = op.out.name
+        if not is_zeros(op):
+            return None
+        if any(name == ref for _, ref in self.wiring.program.outputs):
+            return None
+        readers = [n for n, other in enumerate(self.ops) if name in other.inputs]
+        states = [self.wiring.states.get(n, {}).get(name) for n in readers]
+        if not states or None in states:
+            return None
+        return self.ahead[str(states[0])]
+
+    def initial_values(self) -> None:
+        """Edges from the values that states start from."""
+        index, op_of = self.wiring.index, self.wiring.op_of()
+        pairs = {(i, s): None for states in self.wiring.states.values() for i, s in states.items()}
+        for initial, state in pairs:
+            if is_zeros(self.ops[self.number[initial]]):
+                continue
+            source, target = initial_edges(index[initial], index[state])
+            for op in np.unique(op_of[target]).tolist():
+                self.op = op
+                own = op_of[target] == op
+                self.connect("initial", source[own][:, None], target[own][:, None])
+
+    # --- steps ---
+
+    def again(self, root: int, op: ir.Op) -> IndexArray:
+        """The neurons of a later step are those of the first."""
+        first = self.ops[root]
+        result = self.wiring.index[first.out.name]
+        if op.is_view and op.inputs == first.inputs:
+            alike = _same(RULES[type(op)](self, op), result)
+        else:
+            alike = True
+            for one, two in zip(first.inputs, op.inputs):
+                two_ = self.index(two)
+                self.op, number = root, self.op
+                alike &= _same(self.index(one), two_)
+                self.op = number
+        if not alike:
+            raise self.not_rolled(f"the steps read different neurons at {op.origin or op.out.name}")
+        return result
+
+    def fresh(self, count: int, role: str = "out") -> np.ndarray:
+        reserved = self.reserved.get(self.op)
+        if reserved is None or role != "out":
+            return super().fresh(count, role)
+        if len(reserved) != count or any(b.start == reserved[0] for b in self.wiring.births):
+            raise self.not_rolled("a state has other neurons in each step")
+        stop = int(reserved[0]) + count
+        self.wiring.births.append(Birth(self.op, int(reserved[0]), stop, role))
+        return reserved
+
+    def connect(
+        self,
+        kind: str,
+        src: np.ndarray,
+        dst: np.ndarray,
+        slots: Slots | None = None,
+        kernel: Ints = (),
+    ) -> None:
+        """Edges from neurons that are computed only later, or now, are recurrent."""
+        late = [ids for op, ids in self.reserved.items() if op >= self.op]
+        recurrent = np.isin(src, np.concatenate(late)) if late and kind != "initial" else None
+        if recurrent is None or not recurrent.any():
+            super().connect(kind, src, dst, slots, kernel)
+            return
+        if (recurrent != recurrent[:1]).any():
+            raise self.not_rolled("states and inputs are mixed")
+        count = len(self.wiring.wires)
+        for number, columns in enumerate(map(np.flatnonzero, (~recurrent[0], recurrent[0]))):
+            part = None if slots is None else slots.along(2, columns)
+            super().connect(kind, src[:, columns], dst, part, kernel)
+            if number and len(self.wiring.wires) > count:
+                self.wiring.wires[-1] = _recurrent(self.wiring.wires[-1])
+
+
+def _recurrent(wires: Wires) -> Wires:
+    return Wires(
+        wires.op, wires.kind, wires.src, wires.dst, wires.slots, wires.kernel, recurrent=True
+    )
+
+
+def _same(a: IndexArray, b: IndexArray) -> bool:
+    return a.shape == b.shape and np.array_equal(a.ids, b.ids)
+
+
+def is_zeros(op: ir.Op) -> bool:
+    return isinstance(op, ir.Constant) and not op.data.numpy().any()
+
+
+def initial_edges(initial: IndexArray, state: IndexArray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of neurons: a value that a state starts from, and the state."""
+    both = np.broadcast_arrays(initial.ids, state.ids)
+    source, target = np.unique(np.stack([ids.reshape(-1) for ids in both]), axis=1)
+    return source, target

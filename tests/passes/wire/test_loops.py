@@ -1,0 +1,252 @@
+"""Recurrent networks have one set of neurons and edges, however many steps are written out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ngc
+from ngc.backends.probes import Prober
+from ngc.compiler import Compilation
+from ngc.ir.graph import EDGE_KINDS
+from ngc.passes.wire.loops import find_loops
+
+HIDDEN = 4
+
+
+def kinds(compiled: Compilation) -> Counter[str]:
+    return Counter(EDGE_KINDS[kind] for kind in compiled.graph().edge_kind.tolist())
+
+
+def proven(
+    model: nn.Module, *inputs: Tensor | Sequence[Tensor], recurrent: str = "rolled"
+) -> Compilation:
+    compiled = ngc.compile(model, inputs, recurrent=recurrent)
+    verification = ngc.verify(compiled)
+    assert verification.passed, verification.checks
+    return compiled
+
+
+class Steps(nn.Module):
+    """A cell applied step by step. ``cell(x, *states)`` gives the next states."""
+
+    def __init__(self, cell: nn.Module, states: int, each: bool = False) -> None:
+        super().__init__()
+        self.cell, self.states, self.each = cell, states, each
+        self.head = nn.Linear(HIDDEN, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = [x.new_zeros(x.shape[0], HIDDEN, *x.shape[3:]) for _ in range(self.states)]
+        outputs = []
+        for t in range(x.shape[1]):
+            states = list(self.cell(x[:, t], *states))
+            outputs.append(self.head(states[0]) if self.each else states[0])
+        return torch.stack(outputs, 1) if self.each else outputs[-1]
+
+
+class Joined(nn.Module):
+    """A cell with one matrix for input and state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Linear(3 + HIDDEN, HIDDEN)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor]:
+        return (self.weight(torch.cat([x, h], -1)).tanh(),)
+
+
+class Independent(nn.Module):
+    """A cell whose units see their own state only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.again = nn.Linear(3, HIDDEN), nn.Parameter(torch.randn(HIDDEN))
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor]:
+        return (torch.relu(self.enter(x) + self.again * h),)
+
+
+class Peepholes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.x, self.h = nn.Linear(3, 4 * HIDDEN), nn.Linear(HIDDEN, 4 * HIDDEN, bias=False)
+        self.p = nn.Parameter(torch.randn(3, HIDDEN))
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, o, g = (self.x(x) + self.h(h)).chunk(4, -1)
+        c = torch.sigmoid(f + self.p[1] * c) * c + torch.sigmoid(i + self.p[0] * c) * g.tanh()
+        return torch.sigmoid(o + self.p[2] * c) * c.tanh(), c
+
+
+class Convolutional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(3 + HIDDEN, 4 * HIDDEN, 3, padding=1)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, o, g = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+
+class Long(nn.Module):
+    """nn.LSTMCell, with states one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(3, HIDDEN)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        out, memory = self.cell(x, (h, c))
+        return out, memory
+
+
+@pytest.mark.parametrize(
+    ("cell", "recurrent"),
+    [
+        (nn.RNN, HIDDEN * HIDDEN),
+        (nn.GRU, 3 * HIDDEN * HIDDEN + HIDDEN),  # and the state that is kept
+        (nn.LSTM, 4 * HIDDEN * HIDDEN + HIDDEN),  # and the memory
+    ],
+)
+def test_the_graph_does_not_grow_with_the_sequence(cell: type[nn.RNNBase], recurrent: int) -> None:
+    model = cell(3, HIDDEN, batch_first=True)
+    short, long = (proven(model, torch.randn(2, steps, 3)) for steps in (2, 6))
+    assert kinds(short) == kinds(long)
+    assert kinds(long)["recurrent"] == recurrent
+    assert short.plan.num_nodes == long.plan.num_nodes
+
+
+@pytest.mark.parametrize(
+    ("cell", "states", "recurrent"),
+    [
+        (Long, 2, 4 * HIDDEN * HIDDEN + HIDDEN),
+        (Joined, 1, HIDDEN * HIDDEN),
+        (Independent, 1, HIDDEN),
+        (Peepholes, 2, 4 * HIDDEN * HIDDEN + 3 * HIDDEN),
+        (Convolutional, 2, 4 * HIDDEN * HIDDEN + HIDDEN),
+    ],
+)
+def test_cells_in_a_python_loop_are_found(
+    cell: Callable[[], nn.Module], states: int, recurrent: int
+) -> None:
+    size = (3, 4, 4) if cell is Convolutional else (3,)
+    each = cell is not Convolutional
+    model = Steps(cell(), states, each)
+    short, long = (proven(model, torch.randn(1, steps, *size)) for steps in (2, 5))
+    assert kinds(short) == kinds(long)
+    assert kinds(long)["recurrent"] == recurrent
+
+
+def test_unrolled_has_neurons_for_every_step() -> None:
+    model, x = nn.LSTM(3, HIDDEN, batch_first=True), torch.randn(1, 5, 3)
+    rolled, unrolled = (proven(model, x, recurrent=how) for how in ("rolled", "unrolled"))
+    assert unrolled.plan.num_nodes > 3 * rolled.plan.num_nodes
+    assert kinds(unrolled)["recurrent"] == kinds(unrolled)["initial"] == 0
+
+
+def test_given_states_lead_to_the_states_that_they_start() -> None:
+    states = (torch.randn(1, 1, HIDDEN), torch.randn(1, 1, HIDDEN))
+    compiled = proven(nn.LSTM(3, HIDDEN, batch_first=True), torch.randn(1, 3, 3), states)
+    assert kinds(compiled)["initial"] == 2 * HIDDEN
+    assert kinds(proven(nn.LSTM(3, HIDDEN), torch.randn(3, 1, 3)))["initial"] == 0
+
+
+class Decoder(nn.Module):
+    """Starts from what the encoder has read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.GRU(3, HIDDEN, batch_first=True)
+        self.decoder = nn.GRU(3, HIDDEN, batch_first=True)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.decoder(y, self.encoder(x)[1])[0]
+
+
+def test_a_decoder_starts_from_the_state_of_its_encoder() -> None:
+    compiled = proven(Decoder(), torch.randn(1, 3, 3), torch.randn(1, 4, 3))
+    assert kinds(compiled)["initial"] == HIDDEN
+    assert kinds(compiled)["recurrent"] == 2 * (3 * HIDDEN * HIDDEN + HIDDEN)
+
+
+def test_layers_and_directions_are_loops_of_their_own() -> None:
+    model = nn.LSTM(3, HIDDEN, 2, batch_first=True, bidirectional=True)
+    compiled = proven(model, torch.randn(1, 4, 3))
+    assert len(find_loops(compiled.program)) == 4
+    assert kinds(compiled)["recurrent"] == 4 * (4 * HIDDEN * HIDDEN + HIDDEN)
+
+
+def test_hidden_units_can_be_permuted() -> None:
+    """The same permutation in every step."""
+    compiled = ngc.compile(Steps(Long(), 2, each=True), torch.randn(1, 4, 3))
+    checks = {check.name: check for check in ngc.verify(compiled).checks}
+    assert checks["symmetric"].passed
+    assert "neurons moved" in checks["symmetric"].figure
+
+
+class Again(nn.Module):
+    """The same layer again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(HIDDEN, HIDDEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(4):
+            x = torch.relu(self.layer(x))
+        return x
+
+
+def test_layers_that_share_weights_stay_layers() -> None:
+    compiled = proven(Again(), torch.randn(1, HIDDEN))
+    assert kinds(compiled)["linear"] == 4 * HIDDEN * HIDDEN
+
+
+class Pixels(nn.Module):
+    """Reads a row of features one after the other, and all of them at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.all = nn.RNN(1, HIDDEN, batch_first=True), nn.Linear(5, HIDDEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.all(x) + self.rnn(x.unsqueeze(-1))[0][:, -1]
+
+
+def test_steps_that_read_neurons_of_their_own_stay_apart() -> None:
+    compiled = proven(Pixels(), torch.randn(1, 5))
+    assert kinds(compiled)["recurrent"] == 0
+    assert any("stays unrolled" in note for note in compiled.notes)
+
+
+class Lagged(nn.Module):
+    """Each step reads the state of two steps before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x, self.h = nn.Linear(3, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = [x.new_zeros(x.shape[0], HIDDEN)] * 2
+        for t in range(x.shape[1]):
+            states.append(torch.tanh(self.x(x[:, t]) + self.h(states[-2])))
+        return states[-1]
+
+
+def test_a_state_of_two_steps_before_is_proven_all_the_same() -> None:
+    proven(Lagged(), torch.randn(1, 6, 3))
+
+
+def test_a_state_is_probed_in_all_steps() -> None:
+    model, x = nn.RNN(3, HIDDEN, batch_first=True), torch.randn(1, 5, 3)
+    compiled = ngc.compile(model, x)
+    prober = Prober(compiled.wiring, compiled.plan)
+    found = prober(compiled.weights[None], [x[None]])[0, :, 0]
+    nodes = compiled.plan.graph.nodes
+    state = found[torch.from_numpy(nodes.role == 2)]
+    torch.testing.assert_close(state, model(x)[0][0].mean(0))
