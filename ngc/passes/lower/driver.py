@@ -30,6 +30,7 @@ from ngc.passes.lower.base import (
     unknown_operator,
     widen,
 )
+from ngc.passes.normalize.constants import PARAMETER_MARK
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ class Refused:
 
 REFUSED = Refused()
 
-# What torch's exporter notes on values that come from parameters and buffers of the module.
-PARAMETER_MARK = "pkg.torch.export.graph_signature.InputSpec.kind"
+# What torch's exporter notes on values that it has folded, and which these were.
 FOLDED_MARK = "pkg.onnxscript.optimizer.folded_from"
 SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 

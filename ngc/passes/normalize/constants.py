@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir
 
+# What torch's exporter notes on values that are parameters and buffers of the module.
+PARAMETER_MARK = "pkg.torch.export.graph_signature.InputSpec.kind"
+
 
 def constant_of(value: onnx_ir.Value | None) -> np.ndarray | None:
     """The array a value always has: an initializer, a Constant or a ConstantOfShape (some files

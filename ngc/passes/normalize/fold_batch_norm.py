@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from ngc.passes.normalize.constants import constant_of
+from ngc.passes.normalize.constants import PARAMETER_MARK, constant_of
 
 Sources = dict[str, tuple[str, ...]]
 
@@ -257,6 +257,10 @@ class _Folder:
             shape=onnx_ir.Shape(array.shape),
             const_value=tensor,
         )
+        marked = (read for read in reads if read is not None)
+        mark = next((m for r in marked if (m := r.metadata_props.get(PARAMETER_MARK))), None)
+        if mark is not None:  # what parameters were folded into is one, whatever its numbers
+            value.metadata_props[PARAMETER_MARK] = mark
         self.model.graph.register_initializer(value)
         found = [s for read in reads for s in self._origins(read)]
         self.sources[unique] = tuple(dict.fromkeys(found))
