@@ -60,16 +60,35 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         raise ModelError(
             f"not a checkpoint that can be read safely ({kind})", where=str(path)
         ) from error
-    for name in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
-            break
+    if isinstance(found, Mapping):
+        found = _unwrapped(found, str(path))
     tensors = {}
     if isinstance(found, Mapping):
         tensors = _arrays({str(n): t for n, t in found.items() if isinstance(t, Tensor)}, str(path))
     if not tensors:
         raise ModelError("it holds no tensors by name", where=str(path))
     return tensors
+
+
+def _unwrapped(found: Mapping[Any, Any], where: str) -> Mapping[Any, Any]:
+    """The weights among what a training program saved with them."""
+    inner = {
+        str(name): value
+        for name, value in found.items()
+        if isinstance(value, Mapping) and any(isinstance(t, Tensor) for t in value.values())
+    }
+    for name in WRAPPERS:
+        if name in inner:
+            return inner[name]
+    if not inner or any(isinstance(value, Tensor) for value in found.values()):
+        return found
+    if len(inner) > 1:
+        raise ModelError(
+            f"it holds tensors in several places: {_listed(list(inner))}",
+            where=where,
+            hint=f"save one of them: torch.save(checkpoint[{next(iter(inner))!r}], path)",
+        )
+    return next(iter(inner.values()))
 
 
 def _arrays(tensors: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
@@ -93,7 +112,7 @@ def with_weights(
         name = name or str(weights)
         given = read_tensors(weights)
     elif isinstance(weights, Mapping):
-        given = _arrays(weights, name or "weights")
+        given = _arrays({str(key): value for key, value in weights.items()}, name or "weights")
     else:
         raise OptionError(
             f"weights are a {type(weights).__name__}", hint="tensors by name, or a checkpoint file"
@@ -186,7 +205,7 @@ def _check(
         raise ModelError(
             f"the checkpoint does not fit the model. {'; '.join(faults)}",
             where=where,
-            hint=_prefix(absent, unknown),
+            hint=_prefix(absent, unknown) or ("tensors of that type" if kinds else ""),
         )
     return {key: given[key] for key in given if key in origin.rest}
 

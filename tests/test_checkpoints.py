@@ -211,3 +211,18 @@ def test_tensors_that_numpy_cannot_hold_are_named(two: tuple[Net, Net]) -> None:
             compiled(two[0]).with_weights({**two[1].state_dict(), "first.weight": odd})
     with pytest.raises(OptionError, match="weights are a Net"):
         compiled(two[0]).with_weights(two[1])  # type: ignore[arg-type]
+
+
+def test_weights_are_found_under_any_one_name(two: tuple[Net, Net], tmp_path: Path) -> None:
+    first, second = two
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"net": second.state_dict(), "epoch": 3}, path)
+    assert read_tensors(path).keys() == second.state_dict().keys()
+    torch.save({"net": second.state_dict(), "average": first.state_dict()}, path)
+    with pytest.raises(ModelError, match="in several places: net, average"):
+        read_tensors(path)
+
+
+def test_names_that_are_no_words_do_not_fit(two: tuple[Net, Net]) -> None:
+    with pytest.raises(ModelError, match="not in the model: 1"):
+        compiled(two[0]).with_weights({1: torch.zeros(3)})  # type: ignore[dict-item]
