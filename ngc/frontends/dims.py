@@ -66,7 +66,7 @@ def parse_example(text: str) -> Example:
         shape = tuple(int(n) for n in sizes.split("x")) if sizes else ()
     except ValueError:
         shape = (-1,)
-    if min(shape, default=0) < 0 or (found and not name) or (typed and dtype not in DTYPES):
+    if min(shape, default=1) < 1 or (found and not name) or (typed and dtype not in DTYPES):
         raise OptionError(
             f"cannot read the input {text!r}",
             hint=f"--input 1x3x32x32, --input ids=1x16:int64; of {', '.join(DTYPES)}",

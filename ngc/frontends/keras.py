@@ -6,6 +6,7 @@ Files are loaded in safe mode: no code in them runs. Weights keep their Keras pa
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,10 +140,35 @@ def _arguments(model: Any, inputs: Any, where: str) -> tuple[tuple[Any, ...], di
                 hint="ngc.compile(model, torch.zeros(1, 32, 32, 3)), or --input 1x32x32x3",
             )
         return (keras.tree.map_structure(_example, structure),), {}
-    if isinstance(inputs, Mapping):
-        return (dict(inputs),), {}
-    args, kwargs = torch_arguments(inputs, where)
-    return ((list(args),) if len(args) > 1 else args), kwargs
+    args, by_name = torch_arguments(inputs, where)
+    takes = _parameters(model)
+    if takes is not None:  # a subclass: whatever its ``call`` takes
+        if by_name and not by_name.keys() <= set(takes):
+            return (*args, by_name), {}
+        return ((list(args),) if len(args) > len(takes) else args), by_name
+    if not by_name:
+        return ((list(args),) if len(args) > 1 else args), {}
+    structure = getattr(model, "_inputs_struct", None)
+    names = list(structure) if isinstance(structure, dict) else [x.name for x in model.inputs]
+    if args or set(names) != by_name.keys():
+        raise ModelError(
+            f"its inputs are {', '.join(names)}",
+            where=where,
+            hint="each of them by its name, or all of them by position",
+        )
+    ordered = [by_name[name] for name in names]
+    if isinstance(structure, dict):
+        return (by_name,), {}
+    return ((ordered if len(ordered) > 1 else ordered[0]),), {}
+
+
+def _parameters(model: Any) -> list[str] | None:
+    """What ``call`` of a subclassed model takes by position; None for a model made of layers."""
+    if getattr(model, "_inputs_struct", None) is not None or getattr(model, "inputs", None):
+        return None
+    found = inspect.signature(model.call).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in found if p.kind in kinds and p.name not in ("training", "mask")]
 
 
 def _example(spec: Any) -> torch.Tensor:

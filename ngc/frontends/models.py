@@ -28,6 +28,7 @@ TORCH = ("torch.nn.modules.module.Module", "torch.export.exported_program.Export
 
 SKLEARN = "sklearn.base.BaseEstimator"
 KERAS = "keras.src.models.model.Model"
+KERAS_LAYER = "keras.src.layers.layer.Layer"
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
@@ -54,6 +55,12 @@ def load(model: Any, inputs: Any = None, *, budget: Budget = DEFAULT) -> Source:
         from ngc.frontends import keras
 
         return _source(keras.export(model, inputs, where), where, budget)
+    if _is_a(model, KERAS_LAYER):
+        raise ModelError(
+            "it is a Keras layer, not a model",
+            where=where,
+            hint="keras.Sequential([keras.Input((32, 32, 3)), layer])",
+        )
     if _is_a(model, *TORCH):
         from ngc.frontends.torch import export
 
@@ -82,6 +89,11 @@ def write_back(framework: str, model: Any, tensors: Mapping[str, Tensor]) -> Non
     match framework:
         case "torch":
             try:
+                if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+                    raise LiftError(
+                        "the module is on the meta device, where no weights are",
+                        hint="model.to_empty(device='cpu') first",
+                    )
                 model.load_state_dict(tensors, strict=True)
             except (RuntimeError, AttributeError) as error:
                 raise LiftError(f"another model: {str(error).strip()[:300]}") from error
@@ -107,7 +119,7 @@ def from_code(name: str) -> Any:
                 found = found()
         except NgcError:
             raise
-        except Exception as error:  # the user's own code
+        except (Exception, SystemExit) as error:  # the user's own code
             line = (str(error).splitlines() or [""])[0][:200]
             raise ModelError(
                 f"its code raised {type(error).__name__}: {line}",

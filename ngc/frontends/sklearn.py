@@ -55,7 +55,7 @@ class Writer:
 
 def export(model: Any, where: str) -> Exported:
     """A fitted estimator as ONNX in double precision, and where its attributes are."""
-    writer = Writer()
+    writer, model = Writer(), fitted(model)
     _write(writer, "", model, where)
     features = _features(model, where)
     x = helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["batch", features])
@@ -68,6 +68,11 @@ def export(model: Any, where: str) -> Exported:
     places = {name: Place(name, array.shape) for name, array in writer.tensors.items()}
     outputs = inferred.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     return Exported(inferred, Origin("sklearn", places, {}), _sample(model, features, outputs))
+
+
+def fitted(model: Any) -> Any:
+    """The estimator that a search over parameters has found."""
+    return getattr(model, "best_estimator_", model)
 
 
 def _sample(model: Any, features: int, outputs: int) -> Sample:
@@ -86,7 +91,7 @@ def _sample(model: Any, features: int, outputs: int) -> Sample:
 
 def write_back(model: Any, tensors: Mapping[str, np.ndarray]) -> None:
     """Set the attributes of an estimator that ``export`` named; all or none."""
-    own = Writer()
+    own, model = Writer(), fitted(model)
     _write(own, "", model, type(model).__name__)
     shapes = {name: array.shape for name, array in own.tensors.items()}
     if shapes != {name: array.shape for name, array in tensors.items()}:

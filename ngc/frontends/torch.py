@@ -25,7 +25,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.utils._pytree import tree_leaves
+from torch.export.graph_signature import ConstantArgument
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ngc.errors import ModelError
 from ngc.frontends.dims import Example
@@ -43,9 +44,25 @@ def export(model: nn.Module | ExportedProgram, inputs: Any, where: str) -> Expor
     args, kwargs = arguments(inputs, where)
     with exporting(model):
         program = traced(model, args, kwargs, where)
+        outputs = program.graph_signature.output_specs
+        if any(isinstance(spec.arg, ConstantArgument) for spec in outputs):
+            with tensors_alone(model):
+                program = traced(model, args, kwargs, where)
         sample = sample_of(model, args, kwargs, where)
     exported = written(program, model.state_dict(keep_vars=True), where)
     return replace(exported, sample=sample)
+
+
+@contextlib.contextmanager
+def tensors_alone(model: nn.Module) -> Iterator[None]:
+    """The module answers with the tensors among its answers: sizes and flags are no outputs."""
+    forward = model.forward
+
+    def answers(*args: Any, **kwargs: Any) -> list[Tensor]:
+        return [leaf for leaf in tree_leaves(forward(*args, **kwargs)) if isinstance(leaf, Tensor)]
+
+    with mock.patch.object(model, "forward", answers):
+        yield
 
 
 def traced(
@@ -115,7 +132,22 @@ def written(program: ExportedProgram, tensors: Mapping[str, Any], where: str) ->
         del node.metadata_props[:]
         node.metadata_props.extend(kept)
     rename(proto, _plain_names(proto, clashing))
+    _tell_apart(proto.graph)
     return Exported(proto, origin_of(tensors, proto, clashing))
+
+
+def _tell_apart(graph: onnx.GraphProto) -> None:
+    """A tensor that the module answers with twice is two outputs of different names."""
+    names = {value.name for value in (*graph.input, *graph.output)}
+    names |= {name for node in graph.node for name in node.output}
+    seen: set[str] = set()
+    for output in graph.output:
+        first, k = output.name, 1
+        while output.name in seen or (output.name != first and output.name in names):
+            output.name, k = f"{first}.{k}", k + 1
+        seen.add(output.name)
+        if output.name != first:
+            graph.node.append(onnx.helper.make_node("Identity", [first], [output.name]))
 
 
 # Before the names of tensors that lie in no submodule: an input, or a value that the exporter names
@@ -174,6 +206,9 @@ def failed(error: BaseException, where: str) -> ModelError:
 def arguments(inputs: Any, where: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Example inputs as arguments of the module: a tensor, a sequence of arguments, or arguments by
     name."""
+    inputs = tree_map(
+        lambda leaf: torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf, inputs
+    )
     match inputs:
         case None:
             raise ModelError(

@@ -184,3 +184,35 @@ def test_weights_of_one_path_are_told_apart(tmp_path: Path) -> None:
     assert sorted(compiled.weights.tolist()) == sorted(ngc.compile(model).weights.tolist())
     with pytest.raises(LiftError, match="weights have other paths"):
         compiled.load_into(convolutional())
+
+
+class Both(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = keras.layers.Dense(3), keras.layers.Dense(3)
+
+    def call(self, x: Any, y: Any, training: bool | None = None) -> Any:
+        return self.a(x) * self.b(y)
+
+
+def test_a_subclass_takes_the_arguments_of_its_call() -> None:
+    model, x, y = Both(), torch.randn(1, 4), torch.randn(1, 5)
+    model(x, y)
+    assert ngc.verify(ngc.compile(model, (x, y))).passed
+    assert ngc.verify(ngc.compile(model, {"y": y, "x": x})).passed
+
+
+def test_inputs_of_a_list_have_names_too() -> None:
+    a, b = keras.Input((4,), name="a"), keras.Input((5,), name="b")
+    model = keras.Model([a, b], keras.layers.Dense(2)(keras.layers.Concatenate()([a, b])))
+    given = {"b": torch.randn(1, 5), "a": torch.randn(1, 4)}
+    assert ngc.verify(ngc.compile(model, given)).passed
+    with pytest.raises(ModelError, match="its inputs are a, b"):
+        ngc.compile(model, {"b": torch.randn(1, 5), "c": torch.randn(1, 4)})
+
+
+def test_a_layer_is_no_model() -> None:
+    layer = keras.layers.Dense(3)
+    layer(torch.randn(1, 4))
+    with pytest.raises(ModelError, match="a Keras layer, not a model"):
+        ngc.compile(layer, torch.randn(1, 4))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import (
@@ -175,3 +176,11 @@ def test_two_labels_have_two_answers() -> None:
     labels = np.stack([x[:, 0] > 0, x[:, 1] > 0], axis=1).astype(int)
     model = MLPClassifier((5,), max_iter=20).fit(x, labels)
     assert ngc.verify(ngc.compile(model)).passed
+
+
+def test_a_search_is_the_estimator_that_it_found() -> None:
+    search = GridSearchCV(MLPClassifier(max_iter=20), {"hidden_layer_sizes": [(3,), (5,)]}, cv=2)
+    search = fitted(search, "classes")
+    compiled = ngc.compile(search)
+    assert ngc.verify(compiled).passed
+    compiled.load_into(search)

@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,9 @@ class Tied(nn.Module):
 
     def forward(self, ids):
         return self.write(self.read(ids))
+
+def leave():
+    raise SystemExit(2)
 
 def broken():
     raise RuntimeError("no such luck")
@@ -283,6 +287,7 @@ def test_modules_in_code_compile_from_the_command_line(code: Path) -> None:
         ("a_network:make", "needs example inputs"),
         ("a_network:broken", "its code raised RuntimeError: no such luck"),
         ("a_network:none", "its code raised AttributeError"),
+        ("a_network:leave", "its code raised SystemExit"),
         ("no_such_module:make", "its code raised ModuleNotFoundError"),
         ("a_network:CODE.make", "its code raised AttributeError"),
     ],
@@ -310,7 +315,7 @@ def test_example_inputs_are_read() -> None:
     assert parse_example("1x3x8x8") == Example("", (1, 3, 8, 8))
     assert parse_example("ids=1x16:int64") == Example("ids", (1, 16), "int64")
     assert parse_example("scale=") == Example("scale", ())
-    for text in ("1xa", "=1x3", "1x-3", "1x3:float7", "x=1,3"):
+    for text in ("1xa", "=1x3", "1x-3", "1x3:float7", "x=1,3", "0x4"):
         with pytest.raises(NgcError, match="cannot read the input"):
             parse_example(text)
 
@@ -506,3 +511,49 @@ def test_weights_alone_are_no_model(suffix: str, tmp_path: Path) -> None:
     path.write_bytes(b"\x80\x02}q\x00." * 9)
     with pytest.raises(ModelError, match="ngc decompile; weights alone: --plan-from"):
         ngc.compile(path)
+
+
+class Answers(nn.Module):
+    """One tensor twice, a size, and nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, int, None]:
+        y = self.linear(x)
+        return y, y, x.shape[0], None
+
+
+def test_sizes_are_no_outputs_and_one_tensor_may_be_two() -> None:
+    compiled = ngc.compile(Answers(), torch.randn(2, 4))
+    assert ngc.verify(compiled).passed
+    assert len(compiled.program.outputs) == 2
+
+
+def test_numpy_arrays_are_inputs() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    assert ngc.verify(ngc.compile(Answers(), x)).passed
+    assert ngc.verify(ngc.compile(Answers(), {"x": x})).passed
+
+
+def test_an_untrained_norm_folds_as_a_trained_one_does(images: Tensor) -> None:
+    """Its numbers are ones and zeros, but weights all the same."""
+
+    def normed() -> nn.Module:
+        torch.manual_seed(0)
+        first, second = nn.Conv2d(2, 3, 3, bias=False), nn.Conv2d(3, 4, 3, bias=False)
+        norms = nn.BatchNorm2d(3), nn.BatchNorm2d(4)
+        return nn.Sequential(first, nn.ReLU(), norms[0], second, norms[1]).eval()
+
+    fresh, trained = (
+        ngc.compile(model, images, norm="fold") for model in (normed(), perturbed(normed()))
+    )
+    assert fresh.plan is trained.plan
+
+
+def test_a_module_without_memory_cannot_be_loaded_into() -> None:
+    model = nn.Linear(4, 3)
+    compiled = ngc.compile(model, torch.randn(1, 4))
+    with pytest.raises(LiftError, match="meta device"):
+        compiled.load_into(nn.Linear(4, 3, device="meta"))
