@@ -19,6 +19,14 @@ class ModelError(NgcError):
     """The file is not a model, or the model contradicts itself."""
 
 
+class ModelErrors(ModelError):
+    """What is wrong with several of many models."""
+
+    def __init__(self, errors: Sequence[NgcError], count: int) -> None:
+        listed = "\n".join(f"  {error}" for error in errors)
+        super().__init__(f"{len(errors)} of {count} models cannot be compiled\n{listed}")
+
+
 class ShapeError(ModelError):
     """Shapes, axes or attributes of an operator do not fit together."""
 

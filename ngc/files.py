@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
+MADE_BY = "a file that ngc compile wrote: ngc compile MODEL -o graph.pt"
+
+# What graphs of files from before an option were compiled with.
+BEFORE = {"attention": "explicit", "recurrent": "unrolled"}
+
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
@@ -150,9 +155,9 @@ def load(path: str | Path) -> GraphFile:
     except Exception as error:  # torch's, zip's and unpickling errors; torch advises to run code
         if isinstance(error, OSError) and error.strerror:
             raise ModelError(f"cannot read it: {error.strerror}", where=str(path)) from error
-        raise ModelError("not a file that ngc wrote", where=str(path)) from error
+        raise ModelError("not a file that ngc wrote", where=str(path), hint=MADE_BY) from error
     if not isinstance(content, dict):
-        raise ModelError("not a file that ngc wrote", where=str(path))
+        raise ModelError("not a file that ngc wrote", where=str(path), hint=MADE_BY)
     try:
         if content["format"] != FORMAT:
             raise ModelError(f"format {content['format']}, ngc reads {FORMAT}", where=str(path))
@@ -180,7 +185,7 @@ def _architecture(entry: dict[str, Any]) -> Architecture:
     skeleton.ParseFromString(entry["skeleton"].numpy().tobytes())
     return Architecture(
         parse_program(entry["program"]),
-        Options().changed(entry["options"]),
+        Options().changed({**BEFORE, **entry["options"]}),
         skeleton,
         int(entry["max_elements"]),
     )

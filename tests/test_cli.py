@@ -71,6 +71,19 @@ def test_compile_puts_several_models_into_one_file(tiny: str, tmp_path: Path) ->
     assert len(ngc.load(tmp_path / "two.pt")) == 2
 
 
+def test_all_models_that_cannot_be_compiled_are_told_and_nothing_is_written(
+    tiny: str, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    found = ngc_command("compile", broken, tiny, "missing.onnx", "-o", tmp_path / "graph.pt")
+    assert found.exit_code == 2
+    assert "error: 2 of 3 models cannot be compiled" in found.stderr
+    assert "broken.onnx" in found.stderr
+    assert "missing.onnx: cannot read it" in found.stderr
+    assert not (tmp_path / "graph.pt").exists()
+
+
 def test_every_option_has_a_flag_that_reaches_the_compilation(tiny: str, tmp_path: Path) -> None:
     flags = [
         *("--flatten", "kernel", "--kernel", "3x3", "--linear-as", "separate", "--norm", "fold"),

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ngc.cli.settings import FAILED, Settings, command, printable, say
-from ngc.errors import OptionError
+from ngc.errors import ModelErrors, NgcError, OptionError
 
 if TYPE_CHECKING:
     import onnx
 
+PURPOSE = (
+    "Compile trained networks (ONNX, PyTorch, Keras, scikit-learn) into neural graphs, "
+    "and prove each compilation."
+)
+
 app = typer.Typer(
     name="ngc",
-    help="Compile trained networks (ONNX, PyTorch) into neural graphs, and prove each compilation.",
+    help=PURPOSE,
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,13 +47,13 @@ def _version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
+@app.callback(help=PURPOSE)
 def ngc(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Compile trained networks (ONNX, PyTorch) into neural graphs, and prove each compilation."""
+    """All commands."""
 
 
 @command(app)
@@ -91,12 +96,19 @@ def compile(
     if not names:
         raise OptionError("no model is given", hint="ngc compile model.onnx")
     require_folder(output)
-    compilations = []
+    compilations, errors = [], []
     architecture = settings.compile(plan_from) if plan_from else None
     for number, name in enumerate(names, start=1):
         say(f"compiling {name} ({number} of {len(names)})")
-        one = settings.compile(name) if architecture is None else architecture.with_weights(name)
-        compilations.append(one)
+        try:
+            with_weights = settings.compile if architecture is None else architecture.with_weights
+            compilations.append(with_weights(name))
+        except NgcError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        raise ModelErrors(errors, len(names))
+    if errors:
+        raise errors[0]
     save(compilations, output)
     show_tables([compiled_table(names, compilations, output)])
 
