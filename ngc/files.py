@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
-MADE_BY = "a file that ngc compile wrote: ngc compile MODEL -o graph.pt"
+MADE_BY = "one that it wrote: ngc compile MODEL -o graph.pt"
 
 # What graphs of files from before an option were compiled with.
 BEFORE = {"attention": "explicit", "recurrent": "unrolled"}
