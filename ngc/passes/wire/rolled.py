@@ -8,6 +8,7 @@ different neurons, the loop stays written out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ngc.ir import program as ir
 from ngc.ir.index import IndexArray
 from ngc.ir.program import Ints, Ref
 from ngc.ir.slots import Slots
-from ngc.passes.wire.base import RULES, Birth, Wirer, Wires, Wiring
+from ngc.passes.wire.base import RULES, Birth, Wirer, Wiring
 from ngc.passes.wire.loops import Loop
 
 
@@ -94,7 +95,11 @@ class Roller(Wirer):
                 self.ahead[state] = IndexArray(before.index[state].shape, moved)
 
     def index(self, ref: Ref) -> IndexArray:
-        state = self.wiring.states.get(self.op, {}).get(ref)
+        return self.index_at(self.op, ref)
+
+    def index_at(self, reader: int, ref: Ref) -> IndexArray:
+        """The neurons of a value as an operation reads it: of an initial value, the state's."""
+        state = self.wiring.states.get(reader, {}).get(ref)
         return self.wiring.index[ref] if state is None else self.ahead[state]
 
     def state_instead(self, op: ir.Op) -> IndexArray | None:
@@ -129,15 +134,11 @@ class Roller(Wirer):
         """The neurons of a later step are those of the first."""
         first = self.ops[root]
         result = self.wiring.index[first.out.name]
-        if op.is_view and op.inputs == first.inputs:
+        if op.is_view and op.inputs == first.inputs:  # another place of a value of outside
             alike = _same(RULES[type(op)](self, op), result)
         else:
-            alike = True
-            for one, two in zip(first.inputs, op.inputs):
-                two_ = self.index(two)
-                self.op, number = root, self.op
-                alike &= _same(self.index(one), two_)
-                self.op = number
+            pairs = zip(first.inputs, op.inputs)
+            alike = all(_same(self.index_at(root, a), self.index_at(self.op, b)) for a, b in pairs)
         if not alike:
             raise self.not_rolled(f"the steps read different neurons at {op.origin or op.out.name}")
         return result
@@ -173,13 +174,7 @@ class Roller(Wirer):
             part = None if slots is None else slots.along(2, columns)
             super().connect(kind, src[:, columns], dst, part, kernel)
             if number and len(self.wiring.wires) > count:
-                self.wiring.wires[-1] = _recurrent(self.wiring.wires[-1])
-
-
-def _recurrent(wires: Wires) -> Wires:
-    return Wires(
-        wires.op, wires.kind, wires.src, wires.dst, wires.slots, wires.kernel, recurrent=True
-    )
+                self.wiring.wires[-1] = replace(self.wiring.wires[-1], recurrent=True)
 
 
 def _same(a: IndexArray, b: IndexArray) -> bool:
