@@ -92,6 +92,14 @@ class Op:
         found = {name: getattr(self, name) for name in _fields_of(self.mnemonic, "Slots")}
         return {name: slots for name, slots in found.items() if slots is not None}
 
+    def reading(self, refs: Refs) -> Op:
+        """The same operation of other values, in the order of ``inputs``."""
+        rest = iter(refs)
+        changes: dict[str, Any] = {name: next(rest) for name in _fields_of(self.mnemonic, "Ref")}
+        for name in _fields_of(self.mnemonic, "Refs"):
+            changes[name] = tuple(next(rest) for _ in getattr(self, name))
+        return replace(self, **changes)
+
     def renamed(self, names: dict[str, str]) -> Op:
         """The same operation reading other values."""
         changes: dict[str, Any] = {}

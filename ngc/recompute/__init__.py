@@ -16,7 +16,7 @@ neurons is found from the wires (``chains.py``), not taken from the graph passes
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -119,9 +119,11 @@ class _Recompute:
             # A step of a loop is computed from the edges of the first one, and there an initial
             # value stands for the state.
             first = self.wiring.first.get(number, number)
-            op = op.renamed(self.wiring.states.get(number, {}))
+            op = self.wiring.as_read(number)
             blocks = [b for b in self.blocks.get(first, []) if b.kind not in ("flatten", "initial")]
             try:
+                if first != number:
+                    self.same_operation(op, self.wiring.program.ops[first])
                 error = self.operation(first, op, blocks)
             except (Mismatch, IndexError) as mismatch:  # nodes that are not there
                 faults.append(f"{op.origin or op.out.name} ({op.mnemonic}): {mismatch}")
@@ -264,6 +266,20 @@ class _Recompute:
         if (count[virtual] != 1).any():
             raise Mismatch("a node for one position has not one incoming edge")
 
+    def same_operation(self, op: ir.Op, first: ir.Op) -> None:
+        """An operation and that of the first step do the same, at another place perhaps."""
+        own, other = (one.reading(("",) * len(one.inputs)) for one in (op, first))
+        differ = [
+            f.name
+            for f in fields(own)
+            if f.name not in ("out", "origin") and getattr(own, f.name) != getattr(other, f.name, 0)
+        ]
+        moved = isinstance(op, ir.Slice | ir.Take | ir.Select) and op.inputs == first.inputs
+        if type(op) is not type(first) or (differ and not moved):
+            raise Mismatch("it does something else in another step of its loop")
+        if (op.out.shape, op.out.dtype) != (first.out.shape, first.out.dtype):
+            raise Mismatch("its result is another in another step of its loop")
+
     def between_steps(self) -> None:
         """Recurrent edges are those from what is computed later, or just there; each initial value
         has an edge to its state, and nothing else has one."""
@@ -279,10 +295,8 @@ class _Recompute:
                 raise Mismatch(f"a {block.kind} edge of node {node} leads to the wrong step")
         wanted = [np.zeros((2, 0), dtype=np.int64)]
         index, end = self.wiring.index, self.chains.end
-        for states in self.wiring.states.values():
-            for initial, state in states.items():
-                if initial in self.zero_constants:
-                    continue
+        for initial, state in self.wiring.initial_values():
+            if initial not in self.zero_constants:
                 both = np.broadcast_arrays(end[index[initial].ids], end[index[state].ids])
                 wanted.append(np.stack([array.reshape(-1) for array in both]))
         one = np.unique(np.concatenate(wanted, axis=1), axis=1)

@@ -76,7 +76,7 @@ def _with_known(b: Builder, fn: str, x: Operand, known: Known) -> Operand:
         wide = b.expand(x, shape)
         return (b.shift if fn in ("add", "sub", "rsub") else b.scale)(wide, known, fn)
     number = _number(b, known)
-    state = fn == "mul" and is_initial_state(known)
+    state = fn in ("mul", "sub", "rsub") and is_initial_state(known)
     if number is None or state or (fn == "div" and number == 0.0):
         pair = (known, x) if fn in ("rsub", "rdiv") else (x, known)
         return b.combine(fn.removeprefix("r"), *pair)

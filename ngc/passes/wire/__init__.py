@@ -24,13 +24,16 @@ def wire(
     axes = identity_axes(program, input_axes or {})
     wiring = Wirer(program, axes, max_elements).run()
     loops = find_loops(program) if recurrent == "rolled" else []
-    reasons: list[str] = []
+    reasons: dict[str, None] = {}
+    alone: set[int] = set()
     while loops:
         try:
             rolled = Roller(wiring, loops, axes, max_elements).run()
         except NotRolled as reason:
-            loops.remove(reason.loop)
-            reasons.append(str(reason))
+            # Exporters simplify the first step, which knows its state: without it, perhaps.
+            reasons[str(reason)] = None
+            alone |= set(reason.loop.first.values())
+            loops = find_loops(program, alone)
         else:
             wiring = rolled
             break

@@ -89,12 +89,31 @@ class Wiring:
     fixed: list[np.ndarray] = field(default_factory=list)
     # Sets of neurons treated alike by one operation (rows of a normalisation): [sets, members].
     sets: list[tuple[int, np.ndarray]] = field(default_factory=list)
-    # Loops whose steps have the same neurons. ``first``: operation of a later step -> that of the
-    # first. ``states``: what an operation of the first step reads from outside -> the result of the
-    # loop that it stands for. ``written_out``: why other loops have neurons for every step.
+    # Loops whose steps have the same neurons. ``first``: operation -> the first of the same in
+    # the loop. ``states``: operation of the first step -> place among its inputs, where an
+    # initial value is read -> the result of the loop that this stands for. ``written_out``: why
+    # loops have neurons for every step.
     first: dict[int, int] = field(default_factory=dict)
-    states: dict[int, dict[Ref, Ref]] = field(default_factory=dict)
+    states: dict[int, dict[int, Ref]] = field(default_factory=dict)
     written_out: list[str] = field(default_factory=list)
+
+    def as_read(self, number: int) -> ir.Op:
+        """An operation as the graph has it: in the first step of a loop, states stand for their
+        initial values."""
+        op = self.program.ops[number]
+        states = self.states.get(number, {})
+        return op.reading(tuple(states.get(k, ref) for k, ref in enumerate(op.inputs)))
+
+    def initial_values(self) -> list[tuple[Ref, Ref]]:
+        """Pairs of an initial value and the state that starts from it."""
+        ops = self.program.ops
+        return list(
+            dict.fromkeys(
+                (ops[reader].inputs[place], state)
+                for reader, states in self.states.items()
+                for place, state in states.items()
+            )
+        )
 
     def op_of(self) -> np.ndarray:
         """Number of the operation that each neuron comes from."""

@@ -15,10 +15,10 @@ recurrent: without an input of the step there is no loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from ngc.ir import program as ir
 from ngc.ir.program import Program, Ref
@@ -27,23 +27,30 @@ from ngc.ir.program import Program, Ref
 PLACES = ("starts", "index")
 
 
+# (operation, place of an operand among its inputs)
+Read: TypeAlias = tuple[int, int]
+
+
 @dataclass(frozen=True, eq=False)
 class Loop:
     """One loop. ``previous``: operation -> the same one in the step before, by number; ``states``:
-    (operation, operand) that reads an initial value -> the result of step one that the
-    corresponding operation of step two reads in its place."""
+    what reads an initial value -> the result of step one that the corresponding operation of step
+    two reads in its place."""
 
     previous: Mapping[int, int]
-    states: Mapping[tuple[int, Ref], Ref]
+    states: Mapping[Read, Ref]
 
     @cached_property
     def first(self) -> dict[int, int]:
-        """Operation of a later step -> the same one in the first step."""
+        """Operation -> the first of the same in the program: that of the first step, or of inputs
+        of the steps one that is computed before."""
         found: dict[int, int] = {}
-        for number in sorted(self.previous):
-            before = self.previous[number]
-            found[number] = found.get(before, before)
-        return found
+        for last in self.previous.keys() - set(self.previous.values()):
+            chain = [last]
+            while chain[-1] in self.previous:
+                chain.append(self.previous[chain[-1]])
+            found |= dict.fromkeys(chain, min(chain))
+        return {number: first for number, first in found.items() if number != first}
 
 
 @dataclass(eq=False)
@@ -52,7 +59,7 @@ class _Found:
 
     within: set[int]
     members: set[int] = field(default_factory=set)
-    states: dict[tuple[int, Ref], Ref] = field(default_factory=dict)
+    states: dict[Read, Ref] = field(default_factory=dict)
     has_input: bool = False
 
 
@@ -62,7 +69,7 @@ class _Trial:
     one."""
 
     pairs: dict[int, int] = field(default_factory=dict)
-    states: dict[tuple[int, Ref], Ref] = field(default_factory=dict)
+    states: dict[Read, Ref] = field(default_factory=dict)
     has_input: bool = False
     loops: list[_Found] = field(default_factory=list)
 
@@ -73,14 +80,25 @@ class _Trial:
         self.loops += other.loops
 
 
-def find_loops(program: Program) -> list[Loop]:
-    """The loops of a program; no operation is in two."""
-    return _Finder(program).run()
+def find_loops(program: Program, alone: Collection[int] = ()) -> list[Loop]:
+    """The loops of a program; no operation is in two, and those of ``alone`` in none."""
+    alone = set(alone)
+    loops, broken = _Finder(program, alone).run()
+    while broken:
+        # Exporters simplify a first step that starts from zeros, and then it is not like the
+        # others: without it there may be a longer loop.
+        alone |= {first for loop in broken for first in loop.first.values()}
+        longer, broken = _Finder(program, alone).run()
+        if sum(len(loop.first) for loop in longer) <= sum(len(loop.first) for loop in loops):
+            break
+        loops = longer
+    return loops
 
 
 class _Finder:
-    def __init__(self, program: Program) -> None:
-        self.ops = program.ops
+    def __init__(self, program: Program, alone: Collection[int]) -> None:
+        self.ops, self.alone = program.ops, frozenset(alone)
+        self.kinds = [_kind(op) for op in program.ops]
         self.number = {op.out.name: n for n, op in enumerate(program.ops)}
         self.readers: list[list[int]] = [[] for _ in program.ops]
         for n, op in enumerate(program.ops):
@@ -90,38 +108,96 @@ class _Finder:
         self.previous: dict[int, int] = {}
         self.following: dict[int, int] = {}
 
-    def run(self) -> list[Loop]:
-        last: dict[ir.Op, int] = {}  # the last operation of its attributes and parameters
-        for n, op in enumerate(self.ops):
-            weighted = bool(op.operands and op.inputs)
-            if n not in self.previous and not self.continues(n) and weighted:
-                self.starts(last.get(_kind(op), n), n)
-            if weighted:
-                last[_kind(op)] = n
+    def run(self) -> tuple[list[Loop], list[Loop]]:
+        """The loops, and those of which a further step is unlike the others."""
+        grown = True
+        while grown:  # what reads a state may come before the operation that shows it to be one
+            grown = False
+            last = dict(self.alike())
+            for n in range(len(self.ops)):
+                if n not in self.previous:
+                    grown |= self.continues(n) or (n in last and self.starts(last[n], n))
         found = {id(loop): loop for loop in self.loop_of.values()}
-        return [
-            Loop({n: self.previous[n] for n in loop.members & self.previous.keys()}, loop.states)
-            for loop in found.values()
-            if loop.has_input and loop.states
-        ]
+        for loop in found.values():  # what turned out to be the same operation is no state
+            loop.states = {
+                (reader, place): state
+                for (reader, place), state in loop.states.items()
+                if self.previous.get(self.number[state], -1)
+                != self.number[self.ops[reader].inputs[place]]
+            }
+        loops = {
+            key: Loop(
+                {n: self.previous[n] for n in loop.members & self.previous.keys()}, loop.states
+            )
+            for key, loop in found.items()
+            if loop.has_input and loop.states and self.is_consistent(loop)
+        }
+        broken = {
+            id(self.loop_of[before])
+            for n, before in self.alike()
+            if before in self.previous and n not in self.previous
+            if n in self.loop_of[before].within
+        }
+        return list(loops.values()), [loop for key, loop in loops.items() if key in broken]
+
+    def alike(self) -> Iterator[tuple[int, int]]:
+        """Each operation with parameters, and the last one before of the same parameters."""
+        last: dict[ir.Op, int] = {}
+        for n, op in enumerate(self.ops):
+            if op.operands and op.inputs:
+                if self.kinds[n] in last:
+                    yield n, last[self.kinds[n]]
+                last[self.kinds[n]] = n
+
+    def is_consistent(self, loop: _Found) -> bool:
+        """Whether states are results of step one, which reads nothing of later steps."""
+        later = loop.members & self.previous.keys()
+        firsts = loop.members - later
+        reads = {self.number[ref] for n in firsts & loop.within for ref in self.ops[n].inputs}
+        return not reads & later and not any(
+            self.depends_on_later(loop, self.number[state]) for state in loop.states.values()
+        )
+
+    def depends_on_later(self, loop: _Found, n: int) -> bool:
+        """Whether an operation depends on one of a later step of a loop, or is one."""
+        first = min(loop.members, default=n)
+        seen, rest = {n}, [n]
+        while rest:
+            op = rest.pop()
+            if op in self.previous and op in loop.members:
+                return True
+            sources = {self.number[ref] for ref in self.ops[op].inputs} - seen
+            rest += [source for source in sources if source >= first]
+            seen |= sources
+        return False
 
     def starts(self, before: int, n: int) -> bool:
         """Whether a loop starts with two operations of which the second depends on the first."""
-        loop = _Found(self.reached_from(before) if before < n else set())
+        if before in self.following:
+            return False
+        loop = _Found(self.reached_from(before))
         return n in loop.within and self.extend(loop, before, n)
 
     def continues(self, n: int) -> bool:
         """Whether the operation is one of the step before in its next step: one that reads what its
         operands were there."""
         for ref in self.ops[n].inputs:
-            operand = self.number[ref]
-            if operand not in self.previous:
-                continue
-            for before in self.readers[self.previous[operand]]:
-                alike = before < n and _kind(self.ops[before]) == _kind(self.ops[n])
-                if alike and self.extend(self.loop_of[operand], before, n):
-                    return True
+            loop = self.loop_of.get(self.number[ref])
+            for one in [] if loop is None else self.before(loop, ref):
+                for reader in self.readers[one]:
+                    alike = reader < n and self.kinds[reader] == self.kinds[n]
+                    if alike and loop is not None and self.extend(loop, reader, n):
+                        return True
         return False
+
+    def before(self, loop: _Found, ref: Ref) -> list[int]:
+        """What a value of a loop is in the step before; of a state of step one, what it starts
+        from."""
+        operand = self.number[ref]
+        if operand in self.previous:
+            return [self.previous[operand]]
+        reads = [read for read, state in loop.states.items() if state == ref]
+        return [self.number[self.ops[reader].inputs[place]] for reader, place in reads]
 
     def extend(self, loop: _Found, before: int, n: int) -> bool:
         """Take operation n for ``before`` in the next step, if it can be."""
@@ -133,8 +209,12 @@ class _Finder:
         trial.pairs[n] = before
         if len(set(trial.pairs.values())) < len(trial.pairs):
             return False
+        if self.alone & {*trial.pairs, *trial.pairs.values()}:
+            return False
         self.previous |= trial.pairs
         self.following |= {one: two for two, one in trial.pairs.items()}
+        if n in loop.within and before not in loop.within:  # it reads an initial value, too
+            loop.within |= self.reached_from(before)
         loop.members |= {*trial.pairs, *trial.pairs.values()}
         loop.states |= trial.states
         loop.has_input |= trial.has_input
@@ -149,15 +229,16 @@ class _Finder:
 
     def operands_correspond(self, loop: _Found, before: int, n: int) -> _Trial | None:
         trial = _Trial()
-        for one, two in zip(self.ops[before].inputs, self.ops[n].inputs, strict=True):
-            found = self.correspond(loop, before, one, two)
+        inputs = zip(self.ops[before].inputs, self.ops[n].inputs, strict=True)
+        for place, (one, two) in enumerate(inputs):
+            found = self.correspond(loop, (before, place), one, two)
             if found is None:
                 return None
             trial.merge(found)
         return trial
 
-    def correspond(self, loop: _Found, reader: int, one: Ref, two: Ref) -> _Trial | None:
-        """What it takes for ``two`` to be to the next step what ``one`` is to ``reader``."""
+    def correspond(self, loop: _Found, read: Read, one: Ref, two: Ref) -> _Trial | None:
+        """What it takes for ``two`` to be to the next step what ``one``, read there, is to this."""
         a, b = self.number[one], self.number[two]
         if a == b:
             return _Trial()
@@ -169,16 +250,18 @@ class _Finder:
         first, second = self.ops[a], self.ops[b]
         if b not in loop.within:
             return self.both_outside(loop, a, b)
-        if a in loop.within or reader in self.previous:
+        if a in loop.within or read[0] in self.previous:
             return None  # states are read from outside in the first step only
-        if first.is_view and second.is_view and _kind(first) == _kind(second):
+        if first.is_view and second.is_view and self.kinds[a] == self.kinds[b]:
             trial = self.operands_correspond(loop, a, b)  # the state is behind the view
             if trial is not None:
                 trial.pairs[b] = a
                 return trial
         if (first.out.shape, first.out.dtype) != (second.out.shape, second.out.dtype):
             return None
-        return _Trial(states={(reader, one): two})
+        if self.depends_on_later(loop, b):
+            return None
+        return _Trial(states={read: two})
 
     def both_outside(self, loop: _Found, a: int, b: int) -> _Trial | None:
         """Two values of outside: the inputs of the steps, or computed from them alike."""
@@ -189,7 +272,7 @@ class _Finder:
         if first.is_view and first.inputs == second.inputs:
             alike = _kind(first, PLACES) == _kind(second, PLACES)
             return _Trial(pairs={b: a}, has_input=True) if alike else None
-        if _kind(first) != _kind(second):
+        if self.kinds[a] != self.kinds[b]:
             return None
         trial = self.operands_correspond(loop, a, b)
         if trial is not None:

@@ -48,8 +48,12 @@ class Roller(Wirer):
         for loop in loops:
             self.loop_of |= dict.fromkeys({*loop.first, *loop.first.values()}, loop)
             self.wiring.first |= loop.first
-            for (reader, initial), state in loop.states.items():
-                self.wiring.states.setdefault(reader, {})[initial] = state
+            for (reader, place), state in loop.states.items():
+                self.wiring.states.setdefault(reader, {})[place] = state
+        self.readers: dict[Ref, list[int]] = {}
+        for n, op in enumerate(self.ops):
+            for ref in dict.fromkeys(op.inputs):
+                self.readers.setdefault(ref, []).append(n)
 
     def run(self) -> Wiring:
         self.reserve()
@@ -60,7 +64,8 @@ class Roller(Wirer):
                 index[op.out.name] = self.again(self.wiring.first[number], op)
                 continue
             state = self.state_instead(op)
-            index[op.out.name] = RULES[type(op)](self, op) if state is None else state
+            read = self.wiring.as_read(number)
+            index[op.out.name] = RULES[type(op)](self, read) if state is None else state
             ahead = self.ahead.get(op.out.name)
             if ahead is not None and not _same(ahead, index[op.out.name]):
                 raise self.not_rolled("a state has other neurons in each step")
@@ -95,12 +100,8 @@ class Roller(Wirer):
                 self.ahead[state] = IndexArray(before.index[state].shape, moved)
 
     def index(self, ref: Ref) -> IndexArray:
-        return self.index_at(self.op, ref)
-
-    def index_at(self, reader: int, ref: Ref) -> IndexArray:
-        """The neurons of a value as an operation reads it: of an initial value, the state's."""
-        state = self.wiring.states.get(reader, {}).get(ref)
-        return self.wiring.index[ref] if state is None else self.ahead[state]
+        found = self.wiring.index.get(ref)
+        return self.ahead[ref] if found is None else found
 
     def state_instead(self, op: ir.Op) -> IndexArray | None:
         """Zeros that a state starts from are no neurons of their own."""
@@ -109,17 +110,18 @@ class Roller(Wirer):
             return None
         if any(name == ref for _, ref in self.wiring.program.outputs):
             return None
-        readers = [n for n, other in enumerate(self.ops) if name in other.inputs]
-        states = [self.wiring.states.get(n, {}).get(name) for n in readers]
-        if not states or None in states:
-            return None
-        return self.ahead[str(states[0])]
+        reads = [
+            self.wiring.states.get(n, {}).get(place)
+            for n in self.readers.get(name, [])
+            for place, ref in enumerate(self.ops[n].inputs)
+            if ref == name
+        ]
+        return self.ahead[reads[0]] if reads and reads[0] and all(reads) else None
 
     def initial_values(self) -> None:
         """Edges from the values that states start from."""
         index, op_of = self.wiring.index, self.wiring.op_of()
-        pairs = {(i, s): None for states in self.wiring.states.values() for i, s in states.items()}
-        for initial, state in pairs:
+        for initial, state in self.wiring.initial_values():
             if is_zeros(self.ops[self.number[initial]]):
                 continue
             source, target = initial_edges(index[initial], index[state])
@@ -137,8 +139,8 @@ class Roller(Wirer):
         if op.is_view and op.inputs == first.inputs:  # another place of a value of outside
             alike = _same(RULES[type(op)](self, op), result)
         else:
-            pairs = zip(first.inputs, op.inputs)
-            alike = all(_same(self.index_at(root, a), self.index_at(self.op, b)) for a, b in pairs)
+            reads = zip(self.wiring.as_read(root).inputs, self.wiring.as_read(self.op).inputs)
+            alike = all(_same(self.index(one), self.index(two)) for one, two in reads)
         if not alike:
             raise self.not_rolled(f"the steps read different neurons at {op.origin or op.out.name}")
         return result

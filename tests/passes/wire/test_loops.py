@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from ngc.backends.probes import Prober
 from ngc.compiler import Compilation
 from ngc.ir.graph import EDGE_KINDS
 from ngc.passes.wire.loops import find_loops
+from ngc.recompute import recompute
 
 HIDDEN = 4
 
@@ -154,6 +156,124 @@ def test_given_states_lead_to_the_states_that_they_start() -> None:
     compiled = proven(nn.LSTM(3, HIDDEN, batch_first=True), torch.randn(1, 3, 3), states)
     assert kinds(compiled)["initial"] == 2 * HIDDEN
     assert kinds(proven(nn.LSTM(3, HIDDEN), torch.randn(3, 1, 3)))["initial"] == 0
+
+
+class Backward(nn.Module):
+    """Reads a list from its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.cell = nn.Linear(3, 3), nn.RNNCell(3, HIDDEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(x.shape[0], HIDDEN)
+        for each in reversed(self.enter(x).relu().unbind(1)):
+            h = self.cell(each, h)
+        return h
+
+
+class Mixed(nn.Module):
+    """A cell whose answers are gated by input and state of before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.v, self.q = nn.RNNCell(3, HIDDEN), nn.Linear(HIDDEN, 4), nn.Linear(3, 4)
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        outputs = []
+        for t in range(x.shape[1]):
+            gate = (self.v(h) + self.q(x[:, t])).sigmoid()
+            h = self.cell(x[:, t], h)
+            outputs.append(gate * h)
+        return torch.stack(outputs, 1)
+
+
+class Gated(nn.Module):
+    """nn.GRUCell, from zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, HIDDEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(x.shape[0], HIDDEN)
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+        return h
+
+
+class Pair(nn.Module):
+    """Two states that one matrix reads and writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Linear(3 + 2 * HIDDEN, 2 * HIDDEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = g = x.new_zeros(x.shape[0], HIDDEN)
+        for t in range(x.shape[1]):
+            h, g = self.w(torch.cat([x[:, t], h, g], -1)).tanh().chunk(2, -1)
+        return h
+
+
+@pytest.mark.parametrize(
+    ("model", "recurrent", "initial"),
+    [
+        (Backward, HIDDEN * HIDDEN, 0),
+        (Mixed, 2 * HIDDEN * HIDDEN, HIDDEN),
+        (Gated, 3 * HIDDEN * HIDDEN + HIDDEN, 0),
+        (Pair, 4 * HIDDEN * HIDDEN, 0),
+    ],
+)
+def test_each_step_is_like_the_first(
+    model: Callable[[], nn.Module], recurrent: int, initial: int
+) -> None:
+    network = model()
+    inputs = [torch.randn(1, HIDDEN)] if initial else []
+    short, long = (proven(network, torch.randn(1, steps, 3), *inputs) for steps in (3, 6))
+    assert kinds(short) == kinds(long)
+    assert (kinds(long)["recurrent"], kinds(long)["initial"]) == (recurrent, initial)
+
+
+class Leaky(nn.Module):
+    """Its first step, of zeros, is simplified by the exporter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.RNNCell(3, HIDDEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(x.shape[0], HIDDEN)
+        for t in range(x.shape[1]):
+            h = 0.7 * h + 0.3 * self.cell(x[:, t], h)
+        return h
+
+
+def test_a_first_step_that_is_simplified_stays_apart() -> None:
+    short, long = (proven(Leaky(), torch.randn(1, steps, 3)) for steps in (4, 7))
+    assert kinds(short) == kinds(long)
+    assert kinds(long)["initial"] == HIDDEN
+
+
+@pytest.mark.parametrize("which", ["first", "states"])
+def test_the_proof_notices_steps_that_are_not_the_same(which: str) -> None:
+    compiled = ngc.compile(nn.LSTM(3, HIDDEN), torch.randn(3, 1, 3))
+    wiring, graph = compiled.wiring, compiled.plan.graph
+    assert recompute(wiring, graph).faults == ()
+    ops = compiled.program.ops
+    if which == "first":  # a sigmoid for a tanh of the same neurons
+        sigmoid, tanh = (
+            next(n for n in wiring.first if getattr(ops[n], "fn", "") == fn)
+            for fn in ("sigmoid", "tanh")
+        )
+        first = wiring.first | {sigmoid: wiring.first[tanh]}
+        assert recompute(replace(wiring, first=first), graph).faults
+        return
+    for reader, states in wiring.states.items():
+        for place, state in states.items():
+            others = {s for each in wiring.states.values() for s in each.values()} - {state}
+            wrong = wiring.states | {reader: states | {place: others.pop()}}
+            assert recompute(replace(wiring, states=wrong), graph).faults
 
 
 class Decoder(nn.Module):
