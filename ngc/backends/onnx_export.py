@@ -54,6 +54,7 @@ def make_skeleton(
     if rest:
         types = _types(skeleton)
         writers = {name: node for name, node, _ in _writers(skeleton.graph)}
+        repeated = {name for body in _bodies(skeleton.graph) for name in _outputs(body)}
         tensors = {tensor.name for tensor in skeleton.graph.initializer}
         inputs = {value.name for value in skeleton.graph.input} - tensors
         digests = {name: digest_of(arrays[name]) for name in rest}
@@ -63,8 +64,9 @@ def make_skeleton(
             known = {source: digest_of(arrays[source]) for source in sorted(sources)}
             kind = types.get(name) or helper.np_dtype_to_tensor_dtype(arrays[name].dtype)
             # What the model computes from its input too (a scale found at run time) stays with
-            # the nodes that compute it.
+            # the nodes that compute it; so does what the body of a loop computes anew each time.
             is_written = name in writers and name not in places and not ancestors & inputs
+            is_written &= name not in repeated
             computed[name] = Computed(digests[name], kind if is_written else 0, known)
     content = {"emptied": sorted(emptied), "computed": {n: asdict(c) for n, c in computed.items()}}
     skeleton.metadata_props.add(key=METADATA, value=json.dumps(content, sort_keys=True))
@@ -174,6 +176,21 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from _graphs(attribute.g)
             for inner in attribute.graphs:
                 yield from _graphs(inner)
+
+
+def _bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of loops."""
+    for inner in _graphs(graph):
+        for node in inner.node:
+            if node.op_type in ("Loop", "Scan"):
+                yield from (attribute.g for attribute in node.attribute if attribute.HasField("g"))
+
+
+def _outputs(graph: onnx.GraphProto) -> Iterator[str]:
+    """What nodes of the graph, and of those inside it, compute."""
+    for inner in _graphs(graph):
+        for node in inner.node:
+            yield from node.output
 
 
 def _places(graph: onnx.GraphProto) -> dict[str, list[TensorProto]]:

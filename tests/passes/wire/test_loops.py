@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+import onnx
+import onnx.parser
 import pytest
 import torch
 from torch import Tensor, nn
@@ -274,6 +277,32 @@ def test_the_proof_notices_steps_that_are_not_the_same(which: str) -> None:
             others = {s for each in wiring.states.values() for s in each.values()} - {state}
             wrong = wiring.states | {reader: states | {place: others.pop()}}
             assert recompute(replace(wiring, states=wrong), graph).faults
+
+
+SCAN = """<ir_version: 10, opset_import: ["" : 21]>
+recurrent (float[3, 1, 3] X) => (float[1, 4] h, float[3, 1, 4] Y)
+{
+  h, Y = Scan <num_scan_inputs = 1, body = step (float[1, 4] before, float[1, 3] x)
+      => (float[1, 4] after, float[1, 4] y) {
+    given = MatMul (x, W)
+    kept = MatMul (before, U)
+    total = Add (given, kept)
+    after = Tanh (total)
+    y = Identity (after)
+  }> (start, X)
+}
+"""
+
+
+def test_a_scan_that_starts_from_weights_is_proven_under_other_weights() -> None:
+    model = onnx.parser.parse_model(SCAN)
+    rng = np.random.default_rng(0)
+    for name, shape in (("W", (3, 4)), ("U", (4, 4)), ("start", (1, 4))):
+        array = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    for how in ("rolled", "unrolled"):
+        verification = ngc.verify(ngc.compile(model, recurrent=how))
+        assert verification.passed, verification.checks
 
 
 class Decoder(nn.Module):
