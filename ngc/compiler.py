@@ -171,7 +171,10 @@ def compile(
     names = {param.name for param in program.params}
     arrays = {name: array for name, array in shaped.arrays.items() if name in names}
     unfused = (f"attention stays explicit: {reason}" for reason in plan.graph.unfused)
-    loops = (f"a recurrent network stays unrolled: {reason}" for reason in plan.graph.written_out)
+    loops = (
+        f"a loop is not rolled, or not its first step: {reason}"
+        for reason in plan.graph.written_out
+    )
     notes = (*normal.notes, *notes, *shaped.notes, *unfused, *loops)
     result = Compilation(normal, program, arrays, plan, notes, budget.max_elements)
     _remember(key, source, normal, result)

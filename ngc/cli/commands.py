@@ -97,12 +97,11 @@ def compile(
         raise OptionError("no model is given", hint="ngc compile model.onnx")
     require_folder(output)
     compilations, errors = [], []
-    architecture = settings.compile(plan_from) if plan_from else None
+    compiled = settings.compile(plan_from).with_weights if plan_from else settings.compile
     for number, name in enumerate(names, start=1):
         say(f"compiling {name} ({number} of {len(names)})")
         try:
-            with_weights = settings.compile if architecture is None else architecture.with_weights
-            compilations.append(with_weights(name))
+            compilations.append(compiled(name))
         except NgcError as error:
             errors.append(error)
     if len(errors) > 1:

@@ -199,7 +199,7 @@ class Graph:
     """A neural graph without weights. ``layout`` is None until the kernel pass, and stays None
     where edges keep their kernels ragged. ``fused``: attention with one node for each head and
     inner dimension; ``unfused``: why other attention is not, operation by operation;
-    ``written_out``: why loops have neurons for each step."""
+    ``written_out``: why loops, or their first steps, have neurons of their own."""
 
     name: str
     nodes: Nodes

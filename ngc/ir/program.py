@@ -137,6 +137,11 @@ class Constant(Op, mnemonic="constant"):
 
     data: Array
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether it is zeros all over."""
+        return not self.data.numpy().any()
+
 
 # --- weighted operations ---------------------------------------------------------------------
 

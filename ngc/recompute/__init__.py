@@ -10,13 +10,15 @@ from the graph alone, in two ways:
 - everything else must read exactly the neurons that its meaning says (``sources.py``), and apply
   the parameters that are on its nodes and edges (``parameters.py``).
 
+The steps of a loop share neurons: each is computed from the edges of the first (``steps.py``).
+
 Data movement is run on the numbers of neurons themselves, by the executor. Which nodes hold which
 neurons is found from the wires (``chains.py``), not taken from the graph passes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,6 +36,7 @@ from ngc.recompute.fused import check_fused, check_reversed
 from ngc.recompute.parameters import Parameters
 from ngc.recompute.permuted import permutes_graph
 from ngc.recompute.sources import Pairs, distinct, sources_of
+from ngc.recompute.steps import check_same, check_steps
 from ngc.recompute.weighted import Weighted
 
 SUMS = (ir.Linear, ir.Convolution, ir.ConvolutionTranspose, ir.Embedding)
@@ -96,17 +99,7 @@ class _Recompute:
             op = wiring.program.ops[birth.op]
             if birth.role == "constant" and isinstance(op, ir.Pad) and op.value == 0.0:
                 self.zeros[birth.start : birth.stop] = True
-
-        # Operation that computes each neuron; -1 for tokens, positions and padding.
-        self.computed = np.full(wiring.num_neurons, -1)
-        for birth in wiring.births:
-            if birth.role == "out":
-                self.computed[birth.start : birth.stop] = birth.op
-        self.zero_constants = {
-            op.out.name
-            for op in wiring.program.ops
-            if isinstance(op, ir.Constant) and not op.data.numpy().any()
-        }
+        self.computed = self.chains.computed_by()
 
     def run(self) -> Recomputation:
         done, worst, faults = 0, 0.0, []
@@ -123,7 +116,7 @@ class _Recompute:
             blocks = [b for b in self.blocks.get(first, []) if b.kind not in ("flatten", "initial")]
             try:
                 if first != number:
-                    self.same_operation(op, self.wiring.program.ops[first])
+                    check_same(op, self.wiring.program.ops[first])
                 error = self.operation(first, op, blocks)
             except (Mismatch, IndexError) as mismatch:  # nodes that are not there
                 faults.append(f"{op.origin or op.out.name} ({op.mnemonic}): {mismatch}")
@@ -266,42 +259,8 @@ class _Recompute:
         if (count[virtual] != 1).any():
             raise Mismatch("a node for one position has not one incoming edge")
 
-    def same_operation(self, op: ir.Op, first: ir.Op) -> None:
-        """An operation and that of the first step do the same, at another place perhaps."""
-        own, other = (one.reading(("",) * len(one.inputs)) for one in (op, first))
-        differ = [
-            f.name
-            for f in fields(own)
-            if f.name not in ("out", "origin") and getattr(own, f.name) != getattr(other, f.name, 0)
-        ]
-        moved = isinstance(op, ir.Slice | ir.Take | ir.Select) and op.inputs == first.inputs
-        if type(op) is not type(first) or (differ and not moved):
-            raise Mismatch("it does something else in another step of its loop")
-        if (op.out.shape, op.out.dtype) != (first.out.shape, first.out.dtype):
-            raise Mismatch("its result is another in another step of its loop")
-
     def between_steps(self) -> None:
-        """Recurrent edges are those from what is computed later, or just there; each initial value
-        has an edge to its state, and nothing else has one."""
-        found = [np.zeros((2, 0), dtype=np.int64)]
-        for block in (block for blocks in self.blocks.values() for block in blocks):
-            ends = block.edge_index()
-            if block.kind == "initial":
-                found.append(self.chains.held_by(ends))
-                continue
-            late = self.computed[self.chains.held_by(ends[0])] >= block.op
-            if (late != block.recurrent).any() and block.kind != "flatten":
-                node = int(ends[0][late != block.recurrent][0])
-                raise Mismatch(f"a {block.kind} edge of node {node} leads to the wrong step")
-        wanted = [np.zeros((2, 0), dtype=np.int64)]
-        index, end = self.wiring.index, self.chains.end
-        for initial, state in self.wiring.initial_values():
-            if initial not in self.zero_constants:
-                both = np.broadcast_arrays(end[index[initial].ids], end[index[state].ids])
-                wanted.append(np.stack([array.reshape(-1) for array in both]))
-        one = np.unique(np.concatenate(wanted, axis=1), axis=1)
-        if not np.array_equal(one, np.unique(np.concatenate(found, axis=1), axis=1)):
-            raise Mismatch("a state does not start from its initial value")
+        check_steps(self.chains, [b for blocks in self.blocks.values() for b in blocks])
 
     def categories(self) -> None:
         """Activation, pooling and role of a node are those of the neurons in it."""

@@ -60,6 +60,13 @@ class Chains:
                 before = self._births.get(birth.op, neurons[:0])
                 self._births[birth.op] = np.concatenate([before, neurons])
 
+    def computed_by(self) -> np.ndarray:
+        """Number of the operation that computes each neuron; -1 for tokens, positions, padding."""
+        found = np.full(self.wiring.num_neurons, -1)
+        for op, neurons in self._births.items():
+            found[neurons] = op
+        return found
+
     def born(self, op: int) -> np.ndarray:
         """Neurons that hold the result of an operation (none for data movement)."""
         return self._births.get(op, np.zeros(0, dtype=np.int64))

@@ -92,7 +92,7 @@ class Wiring:
     # Loops whose steps have the same neurons. ``first``: operation -> the first of the same in
     # the loop. ``states``: operation of the first step -> place among its inputs, where an
     # initial value is read -> the result of the loop that this stands for. ``written_out``: why
-    # loops have neurons for every step.
+    # loops, or their first steps, have neurons of their own.
     first: dict[int, int] = field(default_factory=dict)
     states: dict[int, dict[int, Ref]] = field(default_factory=dict)
     written_out: list[str] = field(default_factory=list)
@@ -192,7 +192,10 @@ class Wirer:
             slots = Slots.constant((g, o, i, 1), ONE)
         assert slots.shape == (g, o, i, math.prod(kernel)), (kind, slots.shape, src.shape, kernel)
         if g * i * o:
-            self.wiring.wires.append(Wires(self.op, kind, src, dst, slots, kernel))
+            self.record(Wires(self.op, kind, src, dst, slots, kernel))
+
+    def record(self, wires: Wires) -> None:
+        self.wiring.wires.append(wires)
 
     def connect_each(self, kind: str, src: np.ndarray, dst: np.ndarray) -> None:
         """One edge of weight one from src [n] to dst [n]; none from constant zeros."""

@@ -26,7 +26,6 @@ from ngc.ir.program import Program, Ref
 # What may differ between the steps in a view of a value of outside: where it looks.
 PLACES = ("starts", "index")
 
-
 # (operation, place of an operand among its inputs)
 Read: TypeAlias = tuple[int, int]
 
@@ -42,8 +41,8 @@ class Loop:
 
     @cached_property
     def first(self) -> dict[int, int]:
-        """Operation -> the first of the same in the program: that of the first step, or of inputs
-        of the steps one that is computed before."""
+        """Operation -> the first in the program that is the same: that of step one, but inputs of
+        the steps may be computed in another order than they are read."""
         found: dict[int, int] = {}
         for last in self.previous.keys() - set(self.previous.values()):
             chain = [last]

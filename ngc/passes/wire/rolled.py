@@ -15,8 +15,7 @@ import numpy as np
 from ngc.ir import program as ir
 from ngc.ir.index import IndexArray
 from ngc.ir.program import Ints, Ref
-from ngc.ir.slots import Slots
-from ngc.passes.wire.base import RULES, Birth, Wirer, Wiring
+from ngc.passes.wire.base import RULES, Birth, Wirer, Wires, Wiring
 from ngc.passes.wire.loops import Loop
 
 
@@ -106,7 +105,7 @@ class Roller(Wirer):
     def state_instead(self, op: ir.Op) -> IndexArray | None:
         """Zeros that a state starts from are no neurons of their own."""
         name = op.out.name
-        if not is_zeros(op):
+        if not (isinstance(op, ir.Constant) and op.is_zero):
             return None
         if any(name == ref for _, ref in self.wiring.program.outputs):
             return None
@@ -122,7 +121,8 @@ class Roller(Wirer):
         """Edges from the values that states start from."""
         index, op_of = self.wiring.index, self.wiring.op_of()
         for initial, state in self.wiring.initial_values():
-            if is_zeros(self.ops[self.number[initial]]):
+            start = self.ops[self.number[initial]]
+            if isinstance(start, ir.Constant) and start.is_zero:
                 continue
             source, target = initial_edges(index[initial], index[state])
             for op in np.unique(op_of[target]).tolist():
@@ -155,36 +155,23 @@ class Roller(Wirer):
         self.wiring.births.append(Birth(self.op, int(reserved[0]), stop, role))
         return reserved
 
-    def connect(
-        self,
-        kind: str,
-        src: np.ndarray,
-        dst: np.ndarray,
-        slots: Slots | None = None,
-        kernel: Ints = (),
-    ) -> None:
+    def record(self, wires: Wires) -> None:
         """Edges from neurons that are computed only later, or now, are recurrent."""
         late = [ids for op, ids in self.reserved.items() if op >= self.op]
-        recurrent = np.isin(src, np.concatenate(late)) if late and kind != "initial" else None
-        if recurrent is None or not recurrent.any():
-            super().connect(kind, src, dst, slots, kernel)
+        if not late or wires.kind == "initial":
+            super().record(wires)
             return
+        recurrent = np.isin(wires.src, np.concatenate(late))
         if (recurrent != recurrent[:1]).any():
             raise self.not_rolled("states and inputs are mixed")
-        count = len(self.wiring.wires)
-        for number, columns in enumerate(map(np.flatnonzero, (~recurrent[0], recurrent[0]))):
-            part = None if slots is None else slots.along(2, columns)
-            super().connect(kind, src[:, columns], dst, part, kernel)
-            if number and len(self.wiring.wires) > count:
-                self.wiring.wires[-1] = replace(self.wiring.wires[-1], recurrent=True)
+        for flag in np.unique(recurrent[0]).tolist():
+            columns = np.flatnonzero(recurrent[0] == flag)
+            src, slots = wires.src[:, columns], wires.slots.along(2, columns)
+            super().record(replace(wires, src=src, slots=slots, recurrent=flag))
 
 
 def _same(a: IndexArray, b: IndexArray) -> bool:
     return a.shape == b.shape and np.array_equal(a.ids, b.ids)
-
-
-def is_zeros(op: ir.Op) -> bool:
-    return isinstance(op, ir.Constant) and not op.data.numpy().any()
 
 
 def initial_edges(initial: IndexArray, state: IndexArray) -> tuple[np.ndarray, np.ndarray]:
