@@ -41,6 +41,12 @@ def export(model: nn.Module | ExportedProgram, inputs: Any, where: str) -> Expor
     """A module in evaluation mode on example inputs, or an exported program."""
     if isinstance(model, ExportedProgram):
         return written(model, dict(model.state_dict), where)
+    if any(isinstance(part, nn.RNNBase) and part.proj_size for part in model.modules()):
+        raise ModelError(
+            "torch's exporter leaves the projection of an LSTM out",
+            where=where,
+            hint="nn.LSTM without proj_size, and a Linear; or an ONNX file",
+        )
     args, kwargs = arguments(inputs, where)
     with exporting(model):
         program = traced(model, args, kwargs, where)
@@ -199,7 +205,8 @@ def failed(error: BaseException, where: str) -> ModelError:
     return ModelError(
         f"torch's exporter failed: {reason(error)}",
         where=where,
-        hint="torch.export.export(model, inputs) says more",
+        hint="inputs of the sizes and types that it takes, e.g. --input ids=1x16:int64; "
+        "torch.export.export(model, inputs) says more",
     )
 
 

@@ -557,3 +557,8 @@ def test_a_module_without_memory_cannot_be_loaded_into() -> None:
     compiled = ngc.compile(model, torch.randn(1, 4))
     with pytest.raises(LiftError, match="meta device"):
         compiled.load_into(nn.Linear(4, 3, device="meta"))
+
+
+def test_projections_that_the_exporter_loses_are_refused() -> None:
+    with pytest.raises(ModelError, match="leaves the projection of an LSTM out"):
+        ngc.compile(nn.LSTM(3, 5, proj_size=2), torch.randn(4, 1, 3))

@@ -23,9 +23,13 @@ Trails = dict[Ref, IndexArray]
 
 
 def identity_axes(program: Program, given: Mapping[str, Sequence[int]]) -> dict[Ref, Ints]:
-    """Axes of neurons for every Input and Parameter; ``given`` ones are taken as they are."""
+    """Axes of neurons for every Input and Parameter, and for zeros that something asks of;
+    ``given`` ones are taken as they are."""
+    zeros = {op.out.name for op in program if isinstance(op, ir.Constant) and op.is_zero}
     sources = {
-        op.out.name: op.out.shape for op in program.ops if isinstance(op, (ir.Input, ir.Parameter))
+        op.out.name: op.out.shape
+        for op in program.ops
+        if isinstance(op, (ir.Input, ir.Parameter)) or op.out.name in zeros
     }
     found = {name: _checked(name, axes, sources) for name, axes in given.items()}
     trails: dict[Ref, Trails] = {}
@@ -41,7 +45,7 @@ def identity_axes(program: Program, given: Mapping[str, Sequence[int]]) -> dict[
                     found[source] = _axes_behind(trail, axes, sources[source])
         trails[name] = _follow(op, trails, shapes)
     for name, shape in sources.items():
-        found.setdefault(name, _default(shape))
+        found.setdefault(name, () if name in zeros else _default(shape))
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ngc.ir import program as ir
@@ -39,10 +41,14 @@ def parameter(w: Wirer, op: ir.Parameter) -> IndexArray:
 
 @wires(ir.Constant)
 def constant(w: Wirer, op: ir.Constant) -> IndexArray:
-    """One neuron, whatever the contents: plain numbers are not on the graph."""
-    neuron = int(w.fresh(1, "constant")[0])
-    w.fix(np.array([neuron]))
-    return IndexArray.single(op.out.shape, neuron)
+    """One neuron, whatever the contents: plain numbers are not on the graph. But a state of zeros
+    has one for each unit of the state, which can be exchanged."""
+    axes = w.identity_axes.get(op.out.name, ())
+    neurons = w.fresh(math.prod(op.out.shape[a] for a in axes), "constant")
+    if not axes:
+        w.fix(neurons)
+    sizes = [n if a in axes else 1 for a, n in enumerate(op.out.shape)]
+    return IndexArray(op.out.shape, neurons.reshape(sizes))
 
 
 @wires(ir.Reshape, ir.Transpose, ir.Slice, ir.Expand, ir.Take, ir.Select)

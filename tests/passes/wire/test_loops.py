@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ngc.compiler import Compilation
 from ngc.ir.graph import EDGE_KINDS
 from ngc.passes.wire.loops import find_loops
 from ngc.recompute import recompute
+from ngc.symmetry import symmetries
 
 HIDDEN = 4
 
@@ -336,6 +338,28 @@ def test_hidden_units_can_be_permuted() -> None:
     checks = {check.name: check for check in ngc.verify(compiled).checks}
     assert checks["symmetric"].passed
     assert "neurons moved" in checks["symmetric"].figure
+
+
+class Fixed(nn.Module):
+    """A layer repeated from zeros, with the same input each time: no loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again, self.enter = nn.Linear(HIDDEN, HIDDEN), nn.Linear(3, HIDDEN)
+        self.head = nn.Linear(HIDDEN, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x.new_zeros(x.shape[0], HIDDEN)
+        for _ in range(3):
+            z = torch.tanh(self.again(z) + self.enter(x))
+        return self.head(z)
+
+
+@pytest.mark.parametrize("how", ["rolled", "unrolled"])
+def test_units_that_start_from_zeros_can_be_permuted(how: str) -> None:
+    compiled = proven(Fixed(), torch.randn(1, 3), recurrent=how)
+    group = symmetries(compiled.wiring)
+    assert group.log10_order == pytest.approx(math.log10(math.factorial(HIDDEN)))
 
 
 class Again(nn.Module):
