@@ -1,4 +1,4 @@
-"""Augmentation of SIRENs in weight space: the image moves because the weights do.
+"""Augmentation in weight space: of SIRENs, whose image moves because the weights do, and of any.
 
     translate   f(p + t)   b_0 += W_0 t
     rotate      f(R p)     W_0 = W_0 R
@@ -15,12 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ngc.errors import OptionError
 from ngc.train.siren import Params, bias_name, weight_name
+
+if TYPE_CHECKING:
+    from ngc.train.networks import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +66,63 @@ class Augment:
         if self.rotation:
             result = rotate(result, math.radians(self.rotation) * uniform(count))
         if self.noise:
-            result = {name: self._noisy(p, generator) for name, p in result.items()}
+            result = {name: noisy(p, self.noise, generator) for name, p in result.items()}
         if self.dropout:
-            result = {name: self._dropped(p, generator) for name, p in result.items()}
+            result = {name: dropped(p, self.dropout, generator) for name, p in result.items()}
         if self.scale:
             result = rescale(result, 1 + self.scale * uniform(count))
         return result
 
-    def _noisy(self, param: Tensor, generator: torch.Generator) -> Tensor:
-        """A tensor of one entry a network has no deviation and stays."""
-        if param[0].numel() < 2:
-            return param
-        spread = param.flatten(1).std(1).view(-1, *[1] * (param.dim() - 1))
-        noise = torch.randn(param.shape, generator=generator, device=param.device)
-        return param + self.noise * spread * noise
+    def changed(self, family: Family, weights: Tensor, generator: torch.Generator) -> Tensor:
+        """New weights [n, slots] of networks of a family."""
+        return family.packed(self(family.params(weights), generator))
 
-    def _dropped(self, param: Tensor, generator: torch.Generator) -> Tensor:
-        drawn = torch.rand(param.shape, generator=generator, device=param.device)
-        return torch.where(drawn < self.dropout, 0.0, param / (1 - self.dropout))
+
+@dataclass(frozen=True, slots=True)
+class WeightAugment:
+    """Each network of a stack is changed by draws of its own, whatever its architecture.
+
+    noise: normal, times the deviation of each tensor of the network.
+    dropout: share of entries set to 0; the others grow by 1 / (1 - dropout).
+    permute: neurons change places by a random element of the network's symmetry group, which
+    leaves its function as it is. An equivariant model does not see it.
+    """
+
+    noise: float = 0.1
+    dropout: float = 0.01
+    permute: bool = False
+
+    def __post_init__(self) -> None:
+        for name, limit in (("noise", math.inf), ("dropout", 1.0)):
+            value = getattr(self, name)
+            if not 0 <= value < limit:
+                hint = f"from 0, and below {limit:g}" if limit < math.inf else "a number from 0"
+                raise OptionError(f"{name} is {value}", where="augment", hint=hint)
+
+    def changed(self, family: Family, weights: Tensor, generator: torch.Generator) -> Tensor:
+        """New weights [n, slots] of networks of a family."""
+        params = family.params(weights)
+        if self.noise:
+            params = {name: noisy(p, self.noise, generator) for name, p in params.items()}
+        if self.dropout:
+            params = {name: dropped(p, self.dropout, generator) for name, p in params.items()}
+        found = family.packed(params)
+        return family.permuted(found, generator) if self.permute else found
+
+
+def noisy(param: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """With noise of so many deviations. A tensor of one entry a network has none, and stays."""
+    if param[0].numel() < 2:
+        return param
+    spread = param.flatten(1).std(1).view(-1, *[1] * (param.dim() - 1))
+    drawn = torch.randn(param.shape, generator=generator, device=param.device)
+    return param + noise * spread * drawn
+
+
+def dropped(param: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """With a share of the entries set to 0, the others grown."""
+    drawn = torch.rand(param.shape, generator=generator, device=param.device)
+    return torch.where(drawn < share, 0.0, param / (1 - share))
 
 
 def translate(params: Mapping[str, Tensor], shift: Tensor) -> Params:

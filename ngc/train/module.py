@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ngc.backends.graphs import GraphBatch
-from ngc.train.augment import Augment
+from ngc.train.augment import Augment, WeightAugment
 from ngc.train.networks import Batch, Change, NetworkSet
 from ngc.train.recipe import Train
 from ngc.train.tasks import Meters, Task
@@ -78,7 +78,7 @@ class Training(L.LightningModule):
         networks: NetworkSet,
         settings: Train,
         seed: int,
-        augment: Augment | None = None,
+        augment: Augment | WeightAugment | None = None,
     ) -> None:
         super().__init__()
         self.model, self.normalise = model, normalise
@@ -108,7 +108,7 @@ class Training(L.LightningModule):
         if self.augment is not None:
             generator = torch.Generator(self.device)
             generator.manual_seed(stream(self.seed, AUGMENT, *here))
-            self.change = partial(self.augment, generator=generator)
+            self.change = partial(self.augment.changed, generator=generator)
 
     def training_step(self, numbers: Tensor, batch_idx: int) -> Tensor:
         return self._loss(self.batch(numbers, self.change), self.train_meters)

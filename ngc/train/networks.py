@@ -26,6 +26,7 @@ from ngc.errors import NgcError, OptionError
 from ngc.ir.slots import FIRST_SLOT, ONE
 from ngc.models import Facts
 from ngc.options import Options
+from ngc.symmetry import SymmetryGroup, slot_permutation, symmetries
 from ngc.train.images import SPLITS
 
 if TYPE_CHECKING:
@@ -59,6 +60,18 @@ class Family:
     def packed(self, params: Params) -> Tensor:
         """Weights [n, slots] of stacked parameters; the inverse of ``params``."""
         return pack_stack(self.compilation, params)
+
+    @cached_property
+    def symmetries(self) -> SymmetryGroup:
+        return symmetries(self.compilation.wiring)
+
+    def permuted(self, weights: Tensor, generator: torch.Generator) -> Tensor:
+        """The same networks, of weights [n, slots], with their neurons in another order each."""
+        device = generator.device
+        seeds = torch.randint(2**62, (len(weights),), generator=generator, device=device).tolist()
+        wiring = self.compilation.wiring
+        orders = [slot_permutation(wiring, self.symmetries.random_element(s)) for s in seeds]
+        return weights.gather(1, torch.from_numpy(np.stack(orders)).long().to(weights.device))
 
     def onnx(self, weights: Tensor) -> onnx.ModelProto:
         """The network of weights [slots], in the form of the model that was compiled."""
@@ -101,8 +114,8 @@ class Batch:
     members: tuple[Member, ...]
 
 
-# New parameters, {name: [n, *shape]}, for old ones.
-Change = Callable[[dict[str, Tensor]], Params]
+# New weights [n, slots] of networks of a family, for old ones.
+Change = Callable[[Family, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +151,7 @@ class NetworkSet:
             if len(places):
                 weights = family.weights[self.row[numbers[places]]]
                 if change is not None:
-                    weights = family.packed(change(family.params(weights)))
+                    weights = change(family, weights)
                 members.append(Member(family, places, weights))
         return Batch(numbers, graphs_of(members), tuple(members))
 

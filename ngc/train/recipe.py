@@ -9,6 +9,7 @@ in, and reading that gives the same recipe.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import itertools
 import types
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from ngc.errors import NgcError
 from ngc.models import MODELS
 from ngc.options import CHOICES, Options
-from ngc.train.augment import Augment
+from ngc.train.augment import Augment, WeightAugment
 from ngc.train.recipe_mistakes import mistakes_of, unknown_name
 from ngc.train.recipe_text import Mistake, RecipeError, Text, read_text
 
@@ -32,6 +33,7 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Number = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -58,14 +60,20 @@ class Editing(Section):
     target: Literal["image", "rendering"] = "image"
 
 
-TASKS: dict[str, type[Section]] = {
-    "inr_classification": Classification,
-    "inr_editing": Editing,
-}
+class Generalization(Section):
+    """Which accuracy does a classifier reach on images that it has not learned from?
+
+    target: column of the zoo's table that is predicted, from 0 to 1. loss: cross-entropy (``bce``)
+    or square error (``mse``) of the prediction, which is a sigmoid.
+    """
+
+    name: Literal["generalization"] = "generalization"
+    target: str = "accuracy"
+    loss: Literal["bce", "mse"] = "bce"
 
 
-class Data(Section):
-    """Which networks. set: ``embedded``, or a file of ``ngc data inr``. images: the data set or
+class InrData(Section):
+    """Which INRs. set: ``embedded``, or a file of ``ngc data inr``. images: the data set or
     folder that it was fitted to, which editing needs; null: what the set says. train, test: how
     many, null: all. validation: how many of the set's own validation split, null: all; where it has
     none, how many training networks are set aside, null: a tenth. split_seed: which ones. augment:
@@ -77,6 +85,39 @@ class Data(Section):
     validation: Positive | None = None
     test: Positive | None = None
     split_seed: Count = 0
+
+
+class ZooData(Section):
+    """Which networks of a zoo. set: ``embedded``, or a folder of ``ngc zoo import``. where: only
+    those with these values in the zoo's table, such as {step: 86}. split: the table's own
+    (``table``), or by ``run``, so that no two splits have networks of one training run;
+    ``auto``: the table's where it has one. validation, test: share of the runs. train: how many
+    networks, of whole runs, null: all that are left. split_seed: which runs. augment: changes drawn
+    anew whenever a network is trained on."""
+
+    set: Annotated[str, Field(min_length=1, description="embedded, or a zoo")] = "embedded"
+    where: dict[str, str | int | float] = {}
+    split: Literal["auto", "table", "run"] = "auto"
+    train: Positive | None = None
+    validation: Share = 0.15
+    test: Share = 0.15
+    split_seed: Count = 0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The sections that a kind of task has: its own, ``data``, and ``data.augment``."""
+
+    task: type[Section]
+    data: type[Section]
+    augment: type
+
+
+KINDS = {
+    "inr_classification": Kind(Classification, InrData, Augment),
+    "inr_editing": Kind(Editing, InrData, Augment),
+    "generalization": Kind(Generalization, ZooData, WeightAugment),
+}
 
 
 class Train(Section):
@@ -125,9 +166,9 @@ class Recipe:
     ``augment`` is None where nothing is augmented."""
 
     name: str
-    task: Classification | Editing
-    data: Data
-    augment: Augment | None
+    task: Classification | Editing | Generalization
+    data: InrData | ZooData
+    augment: Augment | WeightAugment | None
     graph: Options
     normalise: str
     model_name: str
@@ -164,15 +205,15 @@ def _checked(name: str, text: Text, where: str) -> Recipe:
     checker = _Checker(text)
     top = checker.section((), Top)
     values = text.values
-    task = checker.named(("task",), TASKS)
+    task = checker.named(("task",), {name: kind.task for name, kind in KINDS.items()})
+    kind = _kind_of(values.get("task"))
     data_values = dict(part) if isinstance(part := values.get("data", {}), dict) else {}
     augment_values = data_values.pop("augment", None)
-    data = checker.section(("data",), Data, data_values, beside=("augment",))
+    data = checker.section(("data",), kind.data, data_values, beside=("augment",))
     augment = None
     if augment_values is not None:
-        augment = checker.made(
-            ("data", "augment"), Augment, dataclass_section(Augment), augment_values
-        )
+        shape = dataclass_section(kind.augment)
+        augment = checker.made(("data", "augment"), kind.augment, shape, augment_values)
     graph = checker.made(("graph",), Options, options_section(), values.get("graph", {}))
     model = checker.named(("model",), {known: model_section(known) for known in MODELS})
     train = checker.section(("train",), Train, values.get("train", {}))
@@ -188,8 +229,8 @@ def _checked(name: str, text: Text, where: str) -> Recipe:
     if mistakes:
         raise RecipeError(where, mistakes)
     assert top is not None
-    assert isinstance(task, Classification | Editing)
-    assert data is not None
+    assert isinstance(task, Classification | Editing | Generalization)
+    assert isinstance(data, InrData | ZooData)
     assert graph is not None
     assert model is not None
     assert train is not None
@@ -206,6 +247,13 @@ def _checked(name: str, text: Text, where: str) -> Recipe:
         train=train,
         seeds=tuple(top.seeds),
     )
+
+
+def _kind_of(task: object) -> Kind:
+    """The kind of a task section; where its name is wrong, the one that is nearest."""
+    name = task.get("name") if isinstance(task, dict) else None
+    near = difflib.get_close_matches(str(name), KINDS, n=1, cutoff=0)
+    return KINDS[near[0]]
 
 
 S = typing.TypeVar("S", bound=Section)

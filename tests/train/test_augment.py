@@ -8,9 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+import ngc
 from ngc.errors import OptionError
-from ngc.train.augment import Augment, rescale, rotate, translate
+from ngc.ir.graph import NODE_ROLES
+from ngc.train.augment import Augment, WeightAugment, rescale, rotate, translate
+from ngc.train.networks import Family, pack_stack
 from ngc.train.siren import Conventions, Params, evaluate, initial, render
+from tests.train.fake_data import small_set
 
 CONVENTIONS = Conventions((2, 8, 6, 1), height=9, width=9)
 NOTHING = Augment(0, 0, 0, 0, 0)
@@ -130,3 +134,44 @@ def test_the_generator_alone_decides_and_inputs_stay_as_they_are() -> None:
 def test_settings_that_cannot_be_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(OptionError, match=f"{next(iter(values))} is"):
         Augment(**values)
+
+
+# --- of networks of any architecture --------------------------------------------------------------
+
+
+def family_of_two() -> Family:
+    inrs = small_set(2, CONVENTIONS)
+    compilation = ngc.compile(inrs.onnx(0))
+    return Family(compilation, pack_stack(compilation, inrs.params))
+
+
+def test_permuted_networks_have_another_order_each_and_the_same_outputs() -> None:
+    family = family_of_two()
+    only = WeightAugment(noise=0, dropout=0, permute=True)
+    before = family.weights[[0, 0, 1]]
+    after = only.changed(family, before, seeded())
+    assert not torch.equal(after[0], after[1])
+    assert not torch.equal(after[2], before[2])
+    assert torch.equal(after.sort().values, before.sort().values)
+    points = [torch.rand(5, 1, 2)]
+    outputs = family.compilation.plan.graph.nodes.role == NODE_ROLES.index("output")
+    was, now = (family.prober(weights, points)[:, outputs] for weights in (before, after))
+    torch.testing.assert_close(now, was, atol=1e-5, rtol=0)
+
+
+def test_noise_and_dropout_reach_every_tensor_and_no_constant() -> None:
+    family = family_of_two()
+    found = WeightAugment(noise=0.1, dropout=0.2).changed(family, family.weights, seeded())
+    assert torch.equal(found[:, :2], family.weights[:, :2])
+    before = family.params(family.weights)
+    for name, param in family.params(found).items():
+        if before[name].flatten(1).std(1).any():
+            assert not torch.equal(param, before[name]), name
+    again = WeightAugment(noise=0.1, dropout=0.2).changed(family, family.weights, seeded())
+    assert torch.equal(found, again)
+
+
+@pytest.mark.parametrize("wrong", [{"noise": -1}, {"dropout": 1.0}])
+def test_settings_out_of_range_are_refused_for_any_network(wrong: dict[str, float]) -> None:
+    with pytest.raises(OptionError, match=next(iter(wrong))):
+        WeightAugment(**wrong)

@@ -189,7 +189,10 @@ def test_changes_apply_to_the_parameters_of_a_batch_only() -> None:
     networks = networks_of(tiny_set(8))
     before = networks.families[0].weights.clone()
     batch = networks.batch(
-        torch.tensor([2, 3]), lambda params: {name: p * 2 for name, p in params.items()}
+        torch.tensor([2, 3]),
+        lambda family, weights: family.packed(
+            {name: p * 2 for name, p in family.params(weights).items()}
+        ),
     )
     assert torch.equal(batch.members[0].weights[:, 2:], before[[2, 3], 2:] * 2)
     assert batch.members[0].weights[:, :2].tolist() == [[0, 1], [0, 1]]

@@ -112,7 +112,7 @@ def test_five_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     found = refused(tmp_path, FIVE)
     assert found == [
         "line 1: task.name: found the text 'inr_clasification'; allowed: inr_classification, "
-        "inr_editing (nearest: inr_classification)",
+        "inr_editing, generalization (nearest: inr_classification)",
         "line 3: data.trian: there is no such key; allowed: set, images, train, validation, test, "
         "split_seed, augment (nearest: train)",
         "line 4: graph.reverse: found the text 'both'; allowed: none, append, features",
