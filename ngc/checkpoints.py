@@ -19,11 +19,12 @@ from torch import Tensor
 
 from ngc.backends.onnx_export import with_tensors
 from ngc.budget import Budget
-from ngc.compiler import Compilation, compile, float_initializers
+from ngc.compiler import Compilation, compile
 from ngc.errors import ModelError, OptionError
 from ngc.frontends.onnx_files import WEIGHTS_ALONE
 from ngc.ir.source import Origin, Place, Source
 from ngc.ir.tensors import to_numpy
+from ngc.known import float_initializers
 
 SHOWN = 5  # names in a report
 

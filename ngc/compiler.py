@@ -11,9 +11,8 @@ graph       Wiring                   -> Graph, Plan    passes/graph/
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,14 @@ from ngc.backends.state_dict import StateDict
 from ngc.backends.torch_exec import pack
 from ngc.budget import DEFAULT, Budget
 from ngc.coverage import Coverage, coverage
-from ngc.errors import LiftError, ModelError, ShapeError
+from ngc.errors import LiftError, ShapeError
 from ngc.frontends.dims import sample_shapes
 from ngc.frontends.models import load, write_back
 from ngc.ir.graph import Graph
 from ngc.ir.program import Program
 from ngc.ir.source import Source
 from ngc.ir.text import structure_hash
+from ngc.known import Known, float_initializers, structure_key
 from ngc.options import Options
 from ngc.passes.graph.pipeline import build_graph
 from ngc.passes.lower.driver import Lowered, lower
@@ -42,6 +42,9 @@ from ngc.passes.normalize.pipeline import normalise
 from ngc.passes.pipeline import run_passes
 from ngc.passes.wire import Wiring, wire
 from ngc.plan import Plan
+
+# Architectures compiled last, wherever no others are given.
+KNOWN = Known()
 
 # Or what a framework calls a model: see ``ngc.frontends.models``.
 Model = str | Path | bytes | onnx.ModelProto | onnx_ir.Model | Any
@@ -149,6 +152,7 @@ def compile(
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
     budget: Budget = DEFAULT,
+    known: Known | None = None,
     **changes: Any,
 ) -> Compilation:
     """Compile one model: ONNX (path, bytes, proto), a ``torch.nn.Module`` with example ``inputs``
@@ -156,18 +160,21 @@ def compile(
     ``.pt2`` file, or ``package.module:name`` for what is there in code.
 
     ``shapes`` gives inputs their sizes, ``dims`` gives named dimensions theirs; what stays open is
-    bound to a small sample. Keyword arguments beyond these are fields of ``Options``.
+    bound to a small sample. ``known``: architectures of networks compiled before. Keyword arguments
+    beyond these are fields of ``Options``.
     """
+    known = KNOWN if known is None else known
     options = (options or Options()).changed(changes)
     source = load(model, inputs, budget=budget)
-    key = _structure_key(source, options, shapes, dims) + str(budget)
-    known = _known_plan(key, source, budget.max_elements)
-    if known is not None:
-        return known
+    key = structure_key(source.proto, options, shapes, dims, budget)
+    found = known.find(key, source.proto)
+    if found is not None:
+        seen, arrays = found
+        return Compilation(source, seen.program, arrays, seen.plan, seen.notes, budget.max_elements)
     normal = normalise(source, options)
     shaped, notes = lower_with_shapes(normal, shapes or {}, dims or {}, budget)
     program = simplify(shaped.program)
-    plan = make_plan(program, options, budget)
+    plan = make_plan(program, options, budget, known)
     names = {param.name for param in program.params}
     arrays = {name: array for name, array in shaped.arrays.items() if name in names}
     unfused = (f"attention stays explicit: {reason}" for reason in plan.graph.unfused)
@@ -176,9 +183,9 @@ def compile(
         for reason in plan.graph.written_out
     )
     notes = (*normal.notes, *notes, *shaped.notes, *unfused, *loops)
-    result = Compilation(normal, program, arrays, plan, notes, budget.max_elements)
-    _remember(key, source, normal, result)
-    return result
+    if normal is source:  # else parameters were computed
+        known.remember(key, source.proto, program, plan, notes)
+    return Compilation(normal, program, arrays, plan, notes, budget.max_elements)
 
 
 def lower_with_shapes(
@@ -200,15 +207,20 @@ def simplify(program: Program, after: str = "") -> Program:
     return run_passes(program, after=after or None)
 
 
-def make_plan(program: Program, options: Options, budget: Budget = DEFAULT) -> Plan:
+def make_plan(
+    program: Program, options: Options, budget: Budget = DEFAULT, known: Known | None = None
+) -> Plan:
     """The plan of a program; one of the same structure and options is built once."""
+    plans = (KNOWN if known is None else known).plans
     text = f"{structure_hash(program)}\n{options}\n{budget.max_elements}"
     digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-    if digest not in _PLANS:
+    plan: Plan | None = plans.used(digest)
+    if plan is None:
         wiring = wire(program, options.input_axes, budget.max_elements, options.recurrent)
         graph = build_graph(wiring, options, budget.max_elements)
-        _PLANS.put(digest, Plan(program, graph, options, digest))
-    return _PLANS[digest]
+        plan = Plan(program, graph, options, digest)
+        plans.put(digest, plan)
+    return plan
 
 
 def cover(compilation: Compilation) -> Coverage:
@@ -225,116 +237,3 @@ def cover(compilation: Compilation) -> Coverage:
     }
     on_graph = compilation.plan.covered()
     return coverage(compilation.program, on_graph, floating, reasons, source.folded)
-
-
-# --- plans of architectures seen before ---------------------------------------------------------
-
-
-class _Recent(OrderedDict):  # type: ignore[type-arg]
-    """The last few entries."""
-
-    limit = 32
-
-    def put(self, key: Any, value: Any) -> None:
-        self[key] = value
-        while len(self) > self.limit:
-            self.popitem(last=False)
-
-
-_PLANS: _Recent = _Recent()
-_SEEN: _Recent = _Recent()
-
-
-# Models with more weights are lowered anew each time: that takes less than to look at them all.
-MAX_REMEMBERED = 2**24
-
-
-@dataclass(eq=False)
-class _Seen:
-    """What compiling a first network found out about its architecture.
-
-    ``contents``: digest of each of its floating-point initializers. ``weights``: those that are
-    known to be weights and nothing else, since a network that differs in them gave the same
-    program; any other might also have been read as a number (a bound, an exponent).
-    """
-
-    program: Program
-    plan: Plan
-    contents: dict[str, str]
-    notes: tuple[str, ...]
-    weights: set[str] = field(default_factory=set)
-
-
-def float_initializers(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """Those that can be parameters, by name."""
-    floating = (
-        onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE,
-        onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16,
-    )  # fmt: skip
-    return {t.name: t for t in proto.graph.initializer if t.data_type in floating}
-
-
-def _structure_key(
-    source: Source,
-    options: Options,
-    shapes: Mapping[str, Sequence[int]] | None,
-    dims: Mapping[str, int] | None,
-) -> str:
-    """Hash of everything in the model but the contents of floating-point initializers."""
-    digest = hashlib.sha256(repr((options, shapes, dims)).encode())
-    graph = source.proto.graph
-    floats = float_initializers(source.proto)
-    for opset in source.proto.opset_import:
-        digest.update(opset.SerializeToString(deterministic=True))
-    for part in (graph.input, graph.output, graph.node, source.proto.functions):
-        for item in part:
-            digest.update(item.SerializeToString(deterministic=True))
-    for tensor in graph.initializer:
-        if tensor.name in floats:
-            digest.update(repr((tensor.name, tuple(tensor.dims), tensor.data_type)).encode())
-        else:
-            digest.update(tensor.SerializeToString(deterministic=True))
-    for sparse in graph.sparse_initializer:
-        digest.update(sparse.SerializeToString(deterministic=True))
-    return digest.hexdigest()
-
-
-def _contents(tensors: Mapping[str, onnx.TensorProto]) -> dict[str, str]:
-    return {
-        name: hashlib.sha256(tensor.SerializeToString(deterministic=True)).hexdigest()
-        for name, tensor in tensors.items()
-    }
-
-
-def _remember(key: str, source: Source, normal: Source, result: Compilation) -> None:
-    """Note what one more network says about its architecture."""
-    floats = float_initializers(source.proto)
-    params = result.program.params
-    computed = any(param.derived or param.name not in floats for param in params)
-    if normal is not source or computed or result.program.num_slots > MAX_REMEMBERED:
-        return  # parameters that were computed have to be computed again
-    contents = _contents(floats)
-    seen = _SEEN.get(key)
-    if seen is None or seen.plan is not result.plan:
-        _SEEN.put(key, _Seen(result.program, result.plan, contents, result.notes))
-        return
-    names = {param.name for param in params}
-    seen.weights |= {name for name in names if contents[name] != seen.contents[name]}
-
-
-def _known_plan(key: str, source: Source, max_elements: int) -> Compilation | None:
-    """The network with a plan that was made for another, where nothing but weights differs."""
-    seen = _SEEN.get(key)
-    if seen is None:
-        return None
-    floats = float_initializers(source.proto)
-    others = {name: tensor for name, tensor in floats.items() if name not in seen.weights}
-    if any(digest != seen.contents[name] for name, digest in _contents(others).items()):
-        return None
-    arrays = {}
-    for param in seen.program.params:
-        array = onnx.numpy_helper.to_array(floats[param.name])
-        if array.shape != param.shape:
-            raise ModelError("the data do not fit the stated size", where=param.name)
-        arrays[param.name] = array
-    return Compilation(source, seen.program, arrays, seen.plan, seen.notes, max_elements)

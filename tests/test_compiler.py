@@ -13,17 +13,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ngc import compiler
 from ngc.compiler import Compilation, compile
+from ngc.known import Known
 from ngc.options import Options
 
 
 @pytest.fixture(autouse=True)
 def _no_plans() -> Iterator[None]:
     """Every test starts and ends without plans of other tests."""
-    for cache in (compiler._PLANS, compiler._SEEN):
-        cache.clear()
+    compiler.KNOWN.clear()
     yield
-    for cache in (compiler._PLANS, compiler._SEEN):
-        cache.clear()
+    compiler.KNOWN.clear()
 
 
 def network(
@@ -74,8 +73,7 @@ def test_a_second_network_of_an_architecture_has_the_same_plan() -> None:
     assert second.plan is first.plan
     graph = second.graph()
     assert not torch.equal(graph.edge_attr, first.graph().edge_attr)
-    compiler._PLANS.clear()
-    compiler._SEEN.clear()
+    compiler.KNOWN.clear()
     alone = compile(network(1))
     assert alone.plan is not first.plan
     for name, value in alone.graph().to_dict().items():
@@ -193,6 +191,15 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
 
 
 def test_old_plans_are_forgotten() -> None:
-    for hidden in range(1, compiler._PLANS.limit + 3):
+    known = compiler.KNOWN
+    for hidden in range(1, known.plans.limit + 3):
         compile(network(hidden=hidden))
-    assert len(compiler._PLANS) == len(compiler._SEEN) == compiler._PLANS.limit
+    assert len(known.plans) == len(known.seen) == known.plans.limit
+
+
+def test_whoever_reads_many_architectures_has_a_memory_of_its_own() -> None:
+    known = Known(limit=2)
+    for hidden in (1, 2, 3):
+        compile(network(hidden=hidden), known=known)
+    assert (len(known.plans), len(known.seen)) == (2, 2)
+    assert not compiler.KNOWN.plans

@@ -19,11 +19,12 @@ LAYERS = (
     ("ngc.passes", "ngc.backends"),
     ("ngc.plan", "ngc.symmetry", "ngc.samples"),
     ("ngc.backends.pyg", "ngc.backends.probes", "ngc.compare", "ngc.recompute"),
-    ("ngc.backends.blocks",),
+    ("ngc.backends.blocks", "ngc.known"),
     ("ngc.compiler",),
     ("ngc.files", "ngc.answers", "ngc.checkpoints"),
     ("ngc.proof",),
     ("ngc.models",),
+    ("ngc.zoo",),
     ("ngc.train",),
     ("ngc.cli",),
     ("ngc",),  # the names of the package, loaded when used

@@ -22,6 +22,7 @@ from ngc.ir import program as ir
 from ngc.ir.graph import EdgeBlock, Graph
 from ngc.ir.slots import Array, Slots
 from ngc.ir.text import parse_program
+from ngc.known import Known
 from ngc.oracle import Oracle, OracleError
 from ngc.plan import Plan
 from ngc.proof import FAITHFUL, Check, Verification
@@ -304,8 +305,7 @@ def test_a_move_that_loses_track_of_neurons_is_seen(monkeypatch: pytest.MonkeyPa
         return right(self, shape)
 
     monkeypatch.setattr(IndexArray, "reshape", wrong)
-    monkeypatch.setattr(ngc.compiler, "_PLANS", ngc.compiler._Recent())
-    monkeypatch.setattr(ngc.compiler, "_SEEN", ngc.compiler._Recent())
+    monkeypatch.setattr(ngc.compiler, "KNOWN", Known())
     _, checks = outcome(network(flatten="kernel"))
     assert checks["lossless"].passed
     assert not checks["faithful"].passed
