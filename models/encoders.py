@@ -14,6 +14,7 @@ from ngc.backends.schema import BY_NAME
 from ngc.errors import OptionError
 from ngc.models.facts import ROLE_HIDDEN, Facts
 from ngc.models.limits import Fault
+from ngc.models.settings import Activations
 from ngc.models.topology import EdgeFeatures, Encoding, Topology, fourier
 
 NUM_FREQUENCIES = 128
@@ -149,6 +150,18 @@ class ProbeEncoder(nn.Module):
                 rows = rows.index_copy(1, nodes, encoded.to(rows.dtype))
             pieces.append(rows.flatten(0, 1))
         return torch.cat(pieces)
+
+
+def embedded_activations(facts: Facts, asked: Activations) -> tuple[str, ...]:
+    """Names of the activation functions that a model embeds."""
+    if isinstance(asked, bool):
+        return facts.activations if asked else ()
+    if missing := sorted({*facts.activations} - {*asked}):
+        raise OptionError(
+            f"activations leaves out {', '.join(missing)}, which the training networks have",
+            hint="activations: true takes all that they have",
+        )
+    return tuple(asked)
 
 
 class NodeEncoder(nn.Module):

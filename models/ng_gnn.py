@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from ngc.backends.graphs import Edits, GraphBatch
 from ngc.errors import OptionError
 from ngc.models.block_edges import BlockEdges
-from ngc.models.encoders import EdgeEncoder, NodeEncoder, NodeTable
+from ngc.models.encoders import EdgeEncoder, NodeEncoder, NodeTable, embedded_activations
 from ngc.models.facts import Facts
 from ngc.models.initial import xavier
 from ngc.models.limits import require
 from ngc.models.list_edges import ListEdges
 from ngc.models.readout import EditReadout, ElementReadout, GraphReadout, num_answers
 from ngc.models.registry import PREDICTS, model
-from ngc.models.settings import Count, Deviation, Readout, Share, Size
+from ngc.models.settings import Activations, Count, Deviation, Readout, Share, Size
 from ngc.models.topology import EdgeFeatures, EdgeMlp, Topology
 
 Path = Literal["blocks", "lists"]
@@ -80,11 +80,12 @@ class NgGnn(nn.Module):
     width: features of a node and of an edge. layers: message-passing layers. probes: learned
     inputs that the networks are run on (0: weights only). dropout: of node features between layers.
     sigma: deviation of the Fourier frequencies of weights and biases; 0 reads them as they are.
-    positions: learned position embeddings. activations: embed the activation functions. readout:
-    outputs, mean, max or attention (graph vectors). head: hidden layers of the readout of
-    vectors; None: two of ``width`` (the paper's). answers: the readout also sees what the output
-    neurons answer to the probes, and residual: a layer's input is added to its output (neither is
-    in the paper; both learn faster). path: ``blocks``, or ``lists``, the plain form.
+    positions: learned position embeddings. activations: embed the activation functions, those of
+    the training networks or a list of names. readout: outputs, mean, max or attention (graph
+    vectors). head: hidden layers of the readout of vectors; None: two of ``width`` (the paper's).
+    answers: the readout also sees what the output neurons answer to the probes, and residual: a
+    layer's input is added to its output (neither is in the paper; both learn faster). path:
+    ``blocks``, or ``lists``, the plain form.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class NgGnn(nn.Module):
         dropout: Share = 0.2,
         sigma: Deviation = 3.0,
         positions: bool = True,
-        activations: bool = False,
+        activations: Activations = False,
         readout: Readout = "outputs",
         head: tuple[Size, ...] | None = None,
         answers: bool = False,
@@ -112,7 +113,7 @@ class NgGnn(nn.Module):
         self.predicts, self.path, self.residual = predicts, path, residual
         self.node_encoder = NodeEncoder(
             facts, width, sigma=sigma, positions=positions, probes=probes,
-            activations=facts.activations if activations else (),
+            activations=embedded_activations(facts, activations),
         )  # fmt: skip
         self.edge_encoder = EdgeEncoder(facts, width, sigma)
         # Edges are updated between the layers, and once more where they themselves are read.

@@ -17,13 +17,13 @@ from ngc.backends.graphs import Edits, GraphBatch, Part
 from ngc.errors import OptionError
 from ngc.models.chunked_pairs import ChunkedPairs
 from ngc.models.direct_pairs import DirectPairs
-from ngc.models.encoders import NodeEncoder, NodeTable, ScalarEncoder
+from ngc.models.encoders import NodeEncoder, NodeTable, ScalarEncoder, embedded_activations
 from ngc.models.facts import Facts
 from ngc.models.limits import require
 from ngc.models.pairs import AttentionMaps, Kernels, Pairs, UpdateMaps, check_memory
 from ngc.models.readout import EditReadout, ElementReadout, GraphReadout, num_answers
 from ngc.models.registry import PREDICTS, model
-from ngc.models.settings import Count, Deviation, Memory, Readout, Share, Size
+from ngc.models.settings import Activations, Count, Deviation, Memory, Readout, Share, Size
 
 Path = Literal["chunked", "direct"]
 PATHS = get_args(Path)
@@ -129,9 +129,10 @@ class NgT(nn.Module):
     probes: learned inputs that the networks are run on (0: weights only). dropout: of changes of
     nodes and pairs. sigma: deviation of the Fourier frequencies of weights and biases; 0 reads them
     as they are. positions: learned position embeddings. activations: embed the activation
-    functions. readout: outputs, mean, max or attention (graph vectors). answers: the readout also
-    sees what the output neurons answer to the probes (not in the paper). pair_memory: GiB that the
-    features of pairs may take. path: ``chunked``, or ``direct``, by the formulas.
+    functions, those of the training networks or a list of names. readout: outputs, mean, max or
+    attention (graph vectors). answers: the readout also sees what the output neurons answer to the
+    probes (not in the paper). pair_memory: GiB that the features of pairs may take. path:
+    ``chunked``, or ``direct``, by the formulas.
 
     Edges count in their own direction only, so that graphs compiled with any ``reverse`` give the
     same.
@@ -155,7 +156,7 @@ class NgT(nn.Module):
         dropout: Share = 0.2,
         sigma: Deviation = 1.0,
         positions: bool = True,
-        activations: bool = False,
+        activations: Activations = False,
         readout: Readout = "outputs",
         answers: bool = False,
         pair_memory: Memory = 8.0,
@@ -172,7 +173,7 @@ class NgT(nn.Module):
         self.pair_memory, self.pair_width = pair_memory, edge_width + heads
         self.node_encoder = NodeEncoder(
             facts, node_width, sigma=sigma, positions=positions, probes=probes,
-            activations=facts.activations if activations else (),
+            activations=embedded_activations(facts, activations),
         )  # fmt: skip
         self.kernel_encoder = KernelEncoder(facts.width, edge_width, sigma)
         self.attentions = nn.ModuleList(

@@ -12,5 +12,8 @@ Share = Annotated[float, Ge(0), Lt(1)]
 Deviation = Annotated[float, Ge(0)]
 Memory = Annotated[float, Gt(0)]
 
+# Whether activation functions are embedded: none, those of the training networks, or these by name.
+Activations = bool | tuple[str, ...]
+
 Readout = Literal["outputs", "mean", "max", "attention"]
 Pool = Literal["max", "mean", "sum"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -119,13 +117,6 @@ def test_set_nn_tells_biases_from_weights() -> None:
 
 
 # --- StatNN ---
-
-
-def test_statnn_has_the_parameters_of_the_paper() -> None:
-    """CNN Wild Park: up to five convolutions and a linear layer (paper, Table 6)."""
-    facts = replace(facts_of(NETWORK), num_layers=7)
-    model = build("stat_nn", facts, outputs=1)
-    assert sum(p.numel() for p in model.parameters()) == 1_087_001
 
 
 def test_statistics_are_those_of_numpy() -> None:

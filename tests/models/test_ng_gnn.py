@@ -36,7 +36,6 @@ from tests.models.properties import (
     tensors,
 )
 
-ACTIVATIONS = ("none", "relu", "gelu", "tanh", "sigmoid", "leaky_relu", "silu")
 CNN = Path(__file__).parents[2] / "examples" / "mnist_cnn.onnx"
 
 
@@ -70,22 +69,6 @@ def test_style_editing_has_the_papers_size(probes: int, expected: int) -> None:
     facts = facts_of(inr(2, 32, 32, 1))
     model = NgGnn(facts, predicts="edits", width=128, sigma=0, probes=probes)
     assert num_parameters(model) == expected
-
-
-def test_cnn_wild_park_has_the_papers_size() -> None:
-    facts = Facts(
-        width=49, reverse="features", num_inputs=3, num_hidden=5, num_outputs=10, num_layers=7,
-        mean_log_degree=1.0, activations=ACTIVATIONS,
-    )  # fmt: skip
-    assert num_parameters(NgGnn(facts, outputs=1, activations=True)) == 369_025
-
-
-def test_small_cnn_zoo_has_the_papers_size() -> None:
-    facts = Facts(
-        width=10, linear_column=True, reverse="features", num_inputs=1, num_hidden=3,
-        num_outputs=10, num_layers=5, mean_log_degree=1.0, activations=ACTIVATIONS,
-    )  # fmt: skip
-    assert num_parameters(NgGnn(facts, outputs=1, width=256, activations=True)) == 5_587_969
 
 
 # --- two forms, one function ---

@@ -42,7 +42,6 @@ from tests.models.properties import (
     tensors,
 )
 
-ACTIVATIONS = ("none", "relu", "gelu", "tanh", "sigmoid", "leaky_relu", "silu")
 CNN = Path(__file__).parents[2] / "examples" / "mnist_cnn.onnx"
 
 # Entries of a chunk: all graphs at once, a few at a time, a few rows of one graph.
@@ -83,34 +82,6 @@ def test_inr_classification_has_the_papers_size(probes: int, expected: int, head
 def test_style_editing_has_the_papers_size() -> None:
     model = NgT(facts_of(sine(2, 32, 32, 1)), predicts="edits")
     assert num_parameters(model) == 391_112
-
-
-def cnn_facts(width: int, num_inputs: int, num_hidden: int) -> Facts:
-    return Facts(
-        width=width, reverse="none", num_inputs=num_inputs, num_hidden=num_hidden, num_outputs=10,
-        num_layers=num_hidden + 2, mean_log_degree=1.0, activations=ACTIVATIONS,
-    )  # fmt: skip
-
-
-def test_small_cnn_zoo_has_the_papers_size() -> None:
-    model = NgT(
-        cnn_facts(9, 1, 3), outputs=1, activations=True, node_width=128, edge_width=64,
-        attention_width=256, node_hidden=256, edge_hidden=128, head=(256, 256),
-    )  # fmt: skip
-    assert num_parameters(model) == 1_807_873
-
-
-def test_cnn_wild_park_has_the_papers_size() -> None:
-    facts = cnn_facts(49, 3, 5)
-    paper = NgT(
-        facts, outputs=1, activations=True, node_width=16, edge_width=8, heads=1, head=(128, 128)
-    )
-    assert num_parameters(paper) == 125_713
-    code = NgT(
-        facts, outputs=1, activations=True, node_width=32, edge_width=16, attention_width=32,
-        node_hidden=64, edge_hidden=64, layers=3, heads=4, head=(64, 64),
-    )  # fmt: skip
-    assert num_parameters(code) == 92_705
 
 
 # --- two forms, one function ---
