@@ -30,7 +30,13 @@ def over_graphs(
     ``entries``: those of the largest tensor that the function makes for one graph. The function
     must treat graphs independently and use no random numbers.
     """
-    size = chunk_size(batched[0].device, entries)
+    return over_axis(function, batched, shared, chunk_size(batched[0].device, entries))
+
+
+def over_axis(
+    function: Function, batched: Sequence[Tensor], shared: Sequence[Tensor], size: int
+) -> tuple[Tensor, ...]:
+    """The same, ``size`` entries of axis 0 at a time."""
     tracked = torch.is_grad_enabled() and any(t.requires_grad for t in (*batched, *shared))
     if not tracked:
         return _run(function, batched, shared, size)

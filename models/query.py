@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ngc.backends.graphs import GraphBatch, Part, shapes_text
-from ngc.errors import OptionError
+from ngc.backends.graphs import GraphBatch, Part
+from ngc.models.answers import answers, faults_of_answers, input_shapes
 from ngc.models.facts import Facts
 from ngc.models.layers import check_predicts
 from ngc.models.limits import Fault, require
@@ -45,13 +45,9 @@ class Query(nn.Module):
     ) -> None:
         super().__init__()
         check_predicts("query", predicts, ("graph",))
-        if not facts.input_shapes:
-            raise OptionError(
-                "query runs the networks on inputs of one shape; theirs differ or are not known",
-                hint="train on networks with the same inputs",
-            )
-        self.num_inputs, self.num_outputs = len(facts.input_shapes), facts.num_outputs
-        for k, points_of_input in enumerate(fixed_points(points, facts.input_shapes)):
+        shapes = input_shapes(facts, "query")
+        self.num_inputs, self.num_outputs = len(shapes), facts.num_outputs
+        for k, points_of_input in enumerate(fixed_points(points, shapes)):
             self.register_buffer(f"points_{k}", points_of_input)
         self.mlp = perceptron(
             points * facts.num_outputs, *[width] * (layers - 1), outputs, dropout=dropout
@@ -59,27 +55,15 @@ class Query(nn.Module):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         require(self, batch)
-        return self.mlp(batch.restored([self._answers(part) for part in batch.parts]))
-
-    def _answers(self, part: Part) -> Tensor:
-        """[graphs, outputs of a network * points]."""
-        if part.activations is None:
-            raise OptionError(
-                "query runs the networks, but this batch was built without a way to run them",
-                hint="bind the graphs with a prober",
-            )
-        return part.activations(self.points)[:, part.structure.outputs].flatten(1)
+        found = [answers(part, self.points, "query").flatten(1) for part in batch.parts]
+        return self.mlp(batch.restored(found))
 
     @property
     def points(self) -> list[Tensor]:
         return [getattr(self, f"points_{k}") for k in range(self.num_inputs)]
 
     def faults(self, part: Part) -> Iterator[Fault]:
-        shapes = tuple(tuple(points.shape[1:]) for points in self.points)
-        if part.activations is not None and (found := part.activations.mismatch(shapes)):
-            yield Fault(found, f"its points are {shapes_text(shapes)}")
-        if len(part.structure.outputs) != self.num_outputs:
-            yield Fault(f"{len(part.structure.outputs)} outputs", f"it reads {self.num_outputs}")
+        return faults_of_answers(part, self.points, self.num_outputs)
 
 
 def fixed_points(count: int, shapes: tuple[tuple[int, ...], ...]) -> list[Tensor]:

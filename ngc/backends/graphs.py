@@ -139,10 +139,26 @@ ROLE_OUTPUT = BY_NAME["node_role"].categories.index("output")
 
 
 class Activations(Protocol):
-    """Networks that can be run on probe inputs."""
+    """Networks that can be run on probe inputs, and their ``weights`` [graphs, slots]."""
+
+    @property
+    def weights(self) -> Tensor: ...
+
+    def on(self, weights: Tensor, /) -> Activations:
+        """Networks of the same architecture with other weights."""
+        ...
+
+    @property
+    def num_values(self) -> int:
+        """How many numbers one network computes for one probe."""
+        ...
 
     def __call__(self, inputs: Sequence[Tensor], /) -> Tensor:
         """[m, *shape] for each input of the networks -> values of the nodes, [graphs, n, m]."""
+        ...
+
+    def answers(self, inputs: Sequence[Tensor], /) -> Tensor:
+        """The same of the output neurons alone, [graphs, outputs, m]."""
         ...
 
     def mismatch(self, shapes: Shapes, /) -> str:

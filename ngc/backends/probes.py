@@ -13,6 +13,7 @@ from torch import Tensor
 from ngc.backends.graphs import Shapes, shapes_text
 from ngc.backends.torch_exec import Executor
 from ngc.errors import ShapeError
+from ngc.ir.graph import NODE_ROLES
 from ngc.passes.wire import Wiring
 from ngc.plan import Plan
 
@@ -31,6 +32,42 @@ class _Reading:
     elements: np.ndarray
 
 
+class _Reader:
+    """Picks the activations of ``count`` nodes out of the values of a program."""
+
+    def __init__(self, readings: list[_Reading], count: int) -> None:
+        self.readings, self.count = readings, count
+        self.names = list(dict.fromkeys(name for reading in readings for name in reading.values))
+        self._indices: dict[torch.device, tuple[list[Tensor], Tensor]] = {}
+
+    @property
+    def unread(self) -> int:
+        """Nodes that hold no value of the network."""
+        return self.count - sum(len(reading.nodes) for reading in self.readings)
+
+    def of(self, nodes: np.ndarray) -> _Reader:
+        """The same for some of the nodes, in this order."""
+        place = np.full(self.count, -1)
+        place[nodes] = np.arange(len(nodes))
+        kept = []
+        for reading in self.readings:
+            chosen = place[reading.nodes] >= 0
+            if chosen.any():
+                at = place[reading.nodes[chosen]]
+                kept.append(_Reading(reading.values, at, reading.elements[chosen]))
+        return _Reader(kept, len(nodes))
+
+    def on(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
+        """Elements of each reading, and where each node lies in all of them joined."""
+        if device not in self._indices:
+            elements = [torch.from_numpy(r.elements).to(device) for r in self.readings]
+            nodes = np.concatenate([np.zeros(0, np.int64), *(r.nodes for r in self.readings)])
+            rest = np.setdiff1d(np.arange(self.count), nodes)
+            order = np.argsort(np.concatenate([nodes, rest]))
+            self._indices[device] = elements, torch.from_numpy(order).to(device)
+        return self._indices[device]
+
+
 class Prober:
     """The networks of one plan as a function from probe inputs to activations of the nodes.
 
@@ -43,13 +80,18 @@ class Prober:
         self.program = wiring.program
         self.free_axes = [_free_axes(wiring, op.out.name) for op in self.program.inputs]
         self.executor = Executor(self.program)
-        self.readings = _readings(wiring, plan)
-        self.num_nodes = plan.num_nodes
-        self._indices: dict[torch.device, tuple[list[Tensor], Tensor]] = {}
+        self.nodes = _Reader(_readings(wiring, plan), plan.num_nodes)
+        outputs = plan.graph.nodes.role == NODE_ROLES.index("output")
+        self.outputs = self.nodes.of(np.flatnonzero(outputs))
 
     @property
     def input_shapes(self) -> Shapes:
         return tuple(op.out.shape for op in self.program.inputs)
+
+    @property
+    def num_values(self) -> int:
+        """How many numbers a network computes for one probe."""
+        return sum(math.prod(op.out.shape) for op in self.program.ops)
 
     def on(self, weights: Tensor) -> Running:
         """The networks of weights [graphs, slots] as such a function."""
@@ -68,6 +110,13 @@ class Prober:
     def __call__(self, weights: Tensor, inputs: Sequence[Tensor]) -> Tensor:
         """Activations [graphs, nodes, m] of weights [graphs, slots] on m probes, one tensor
         [m, *shape] for each input of the networks. Differentiable in both."""
+        return self._read(self.nodes, weights, inputs)
+
+    def answers(self, weights: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+        """The same of the output neurons alone, in order; nothing else is kept."""
+        return self._read(self.outputs, weights, inputs)
+
+    def _read(self, reader: _Reader, weights: Tensor, inputs: Sequence[Tensor]) -> Tensor:
         shapes = tuple(tuple(tensor.shape[1:]) for tensor in inputs)
         if theirs := self.mismatch(shapes):
             raise ShapeError(
@@ -77,13 +126,12 @@ class Prober:
         inputs = [
             tensor.expand(len(tensor), *own) for tensor, own in zip(inputs, self.input_shapes)
         ]
-        names = list(dict.fromkeys(name for reading in self.readings for name in reading.values))
 
         def one(vector: Tensor, *probe: Tensor) -> list[Tensor]:
             given = {op.out.name: tensor for op, tensor in zip(self.program.inputs, probe)}
-            values = self.executor.record(vector, given, names)[1]
-            flat = {name: values[name].reshape(-1).to(vector.dtype) for name in names}
-            steps = ([flat[name] for name in reading.values] for reading in self.readings)
+            values = self.executor.record(vector, given, reader.names)[1]
+            flat = {name: values[name].reshape(-1).to(vector.dtype) for name in reader.names}
+            steps = ([flat[name] for name in reading.values] for reading in reader.readings)
             return [each[0] if len(each) == 1 else torch.stack(each).mean(0) for each in steps]
 
         probes = torch.func.vmap(one, in_dims=(None, *(0 for _ in inputs)))
@@ -91,25 +139,13 @@ class Prober:
         # A network in low precision is another network: sines take angles of many radians.
         with torch.autocast(weights.device.type, enabled=False):
             found = networks(weights, *inputs)  # each [graphs, m, elements]
-        elements, order = self._on(weights.device)
+        elements, order = reader.on(weights.device)
         pieces = [
             value[..., index[:, 0]] if index.shape[1] == 1 else value[..., index].mean(-1)
             for value, index in zip(found, elements)
         ]
-        many = (len(weights), len(inputs[0]))
-        unread = self.num_nodes - sum(len(reading.nodes) for reading in self.readings)
-        pieces.append(weights.new_zeros(*many, unread))
+        pieces.append(weights.new_zeros(len(weights), len(inputs[0]), reader.unread))
         return torch.cat(pieces, dim=-1)[..., order].transpose(1, 2)
-
-    def _on(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
-        """Elements of each reading, and where each node lies in all of them joined."""
-        if device not in self._indices:
-            elements = [torch.from_numpy(r.elements).to(device) for r in self.readings]
-            nodes = np.concatenate([np.zeros(0, np.int64), *(r.nodes for r in self.readings)])
-            rest = np.setdiff1d(np.arange(self.num_nodes), nodes)
-            order = np.argsort(np.concatenate([nodes, rest]))
-            self._indices[device] = elements, torch.from_numpy(order).to(device)
-        return self._indices[device]
 
 
 def common_inputs(probers: Sequence[Prober]) -> Shapes:
@@ -128,6 +164,16 @@ class Running:
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         return self.prober(self.weights, inputs)
+
+    def answers(self, inputs: Sequence[Tensor]) -> Tensor:
+        return self.prober.answers(self.weights, inputs)
+
+    def on(self, weights: Tensor) -> Running:
+        return self.prober.on(weights)
+
+    @property
+    def num_values(self) -> int:
+        return self.prober.num_values
 
     def mismatch(self, shapes: Shapes) -> str:
         return self.prober.mismatch(shapes)

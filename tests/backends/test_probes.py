@@ -11,7 +11,7 @@ from onnx import helper
 from torch import Tensor
 from torch.nn import functional as F
 
-from ngc.backends.blocks import bind_blocks
+from ngc.backends.blocks import bind_blocks, structure_of
 from ngc.backends.probes import Prober, common_inputs
 from ngc.compiler import Compilation, compile
 from ngc.errors import ShapeError
@@ -142,3 +142,14 @@ def test_autocast_does_not_reach_the_networks_that_are_probed() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = activations(network, weights, probes)
     assert torch.equal(found, expected)
+
+
+def test_answers_are_the_activations_of_the_output_neurons() -> None:
+    network = compile(CNN, flatten="kernel")
+    prober = prober_of(network)
+    weights = network.weights.repeat(2, 1)
+    probes = torch.randn(3, *prober.input_shapes[0], generator=torch.Generator().manual_seed(0))
+    outputs = structure_of(network.plan).outputs
+    found = prober.answers(weights, [probes])
+    assert torch.equal(found, prober(weights, [probes])[:, outputs])
+    assert found.shape == (2, 10, 3)
