@@ -130,14 +130,14 @@ def predict(
         typer.Option("--output", "-o", metavar="DIR", help="Folder for edited networks."),
     ] = None,
 ) -> None:
-    """What a trained model says about networks: the class of each, or an edited copy of it.
+    """What a trained model says about networks: the class of each, its accuracy, or an edited copy.
 
     Files that cannot be read are named, and the exit code is then 2; the others are read.
 
     Example: ngc predict runs/inr_mnist-001 model.onnx
     """
     from ngc.cli.tables import show_tables
-    from ngc.cli.train_tables import edit_table, prediction_table
+    from ngc.cli.train_tables import edit_table, number_table, prediction_table
     from ngc.train.predict import load_trained, predict, save_edits
 
     trained = load_trained(run)
@@ -153,6 +153,8 @@ def predict(
     if found and trained.predicts == "edits":
         assert output is not None
         show_tables([edit_table(found, save_edits(found, output))])
+    elif found and trained.target:
+        show_tables([number_table(trained.target, found)])
     elif found:
         show_tables([prediction_table(trained.classes, found)])
     if refused:

@@ -102,6 +102,18 @@ def prediction_table(classes: Sequence[str], found: Sequence[Prediction]) -> Tab
     return table
 
 
+def number_table(target: str, found: Sequence[Prediction]) -> Table:
+    """One row a network: the mean over the models of a run, and their spread."""
+    several = any(one.values is not None and len(one.values) > 1 for one in found)
+    columns = ("model", target, *(["spread over seeds"] if several else []))
+    table = make_table(f"{len(found)} network(s)", columns, columns[1:])
+    for one in found:
+        assert one.values is not None
+        spread = [f"{float(one.values.std()):.3f}"] if several else []
+        add_row(table, one.file, f"{float(one.values.mean()):.3f}", *spread)
+    return table
+
+
 def edit_table(found: Sequence[Prediction], written: Sequence[Path]) -> Table:
     """One row a network."""
     from ngc.train.networks import weight_change

@@ -67,8 +67,8 @@ class IndexBatches:
 
 class Training(L.LightningModule):
     """A model, learning a task on a set of networks. Checkpoints hold the model and what normalises
-    its input, nothing of the set. After a test, ``tested`` are its metrics, and ``confusion``
-    [true, predicted] the counts of a classification."""
+    its input, nothing of the set. After a test, ``tested`` are its metrics, and ``results`` what
+    the task knows of it besides."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Training(L.LightningModule):
         self.seed, self.augment = seed, augment
         self.change: Change | None = None
         self.tested: dict[str, float] = {}
-        self.confusion: Tensor | None = None
+        self.results: dict[str, Tensor] = {}
         self.train_meters, self.validation_meters = task.meters(), task.meters()
         self.test_meters = task.meters(test=True)
 
@@ -120,8 +120,7 @@ class Training(L.LightningModule):
         self._loss(self.batch(numbers), self.test_meters)
 
     def on_test_epoch_end(self) -> None:
-        if "confusion" in self.test_meters.metrics:
-            self.confusion = self.test_meters["confusion"].compute().cpu()
+        self.results = self.task.results(self.test_meters)
         self.tested = self.test_meters.read()
 
     def _loss(self, batch: Batch, meters: Meters) -> Tensor:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -37,12 +37,20 @@ if TYPE_CHECKING:
 Params = Mapping[str, Tensor]
 
 
+class Weights(Protocol):
+    """Weights [n, slots]: a tensor, or what reads some of them from files when they are taken."""
+
+    def __getitem__(self, numbers: Tensor, /) -> Tensor: ...
+
+    def to(self, device: torch.device, /) -> Weights: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """Networks of one architecture: one of them compiled, and the weights [n, slots] of all."""
 
     compilation: Compilation
-    weights: Tensor
+    weights: Weights
 
     @cached_property
     def prober(self) -> Prober:
@@ -123,8 +131,11 @@ class NetworkSet:
     """Networks of one or several architectures.
 
     Network k has the weights ``families[family[k]].weights[row[k]]`` and the label ``label[k]``, a
-    number in ``classes``; ``splits`` has the numbers of the networks of "train", "validation" and
-    "test". ``source`` [N, 2] is the split and the number there of the picture an INR was fitted to.
+    number in ``classes``, or where there are none what is to be predicted; ``splits`` has the
+    numbers of the networks of "train", "validation" and "test". ``source`` [N, 2] is the split
+    and the number there of the picture an INR was fitted to.
+    ``names`` and ``groups``, a word for its kind of architecture, are of each network, for reports.
+    ``key`` identifies weights that lie in files.
     """
 
     families: tuple[Family, ...]
@@ -134,6 +145,9 @@ class NetworkSet:
     splits: dict[str, Tensor]
     classes: tuple[str, ...] = ()
     source: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.long))
+    names: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    key: str = ""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -176,13 +190,17 @@ class NetworkSet:
             {name: numbers.to(device) for name, numbers in self.splits.items()},
             self.classes,
             self.source.to(device),
+            self.names,
+            self.groups,
+            self.key,
         )
 
     def digest(self) -> str:
         """Identifies weights, labels and splits."""
-        found = hashlib.sha256(repr(self.classes).encode())
+        found = hashlib.sha256(repr(self.classes).encode() + self.key.encode())
         tensors = [self.family, self.row, self.label, *self.splits.values()]
-        for tensor in [*tensors, *(one.weights for one in self.families)]:
+        tensors += [one.weights for one in self.families if isinstance(one.weights, Tensor)]
+        for tensor in tensors:
             found.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
         return found.hexdigest()[:16]
 

@@ -29,7 +29,9 @@ class Renderer:
         self.input, self.height, self.width = inputs[0].out.name, height, width
         shapes = {self.input: tuple(points.shape)}
         program = compile(
-            family.onnx(family.weights[0]), options=one.plan.options, shapes=shapes
+            family.onnx(family.weights[torch.zeros(1, dtype=torch.long)][0]),
+            options=one.plan.options,
+            shapes=shapes,
         ).program
         self.executor = Executor(program)
         self.output = program.outputs[0][0]

@@ -1,9 +1,9 @@
-"""Trained models on new files: the class of each network, or an edited copy of it."""
+"""Trained models on new files: the class of each network, a number, or an edited copy of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +31,26 @@ BATCH = 64  # networks at a time
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The best model of a run, ready to read networks that are compiled with ``options``.
+    """The models of a run, ready to read networks that are compiled with ``options``: the one of
+    the best seed, or where a number is predicted those of all seeds.
 
-    ``facts``: of the graphs it was trained on. ``classes``: names, where it predicts classes.
+    Each of ``models`` normalises graphs and reads them. ``facts``: of the graphs they were trained
+    on. ``classes``: names, where classes are predicted. ``target``: what number is.
     """
 
     path: Path
-    model: nn.Module
-    normalise: nn.Module
+    models: tuple[nn.Sequential, ...]
     options: Options
     facts: Facts
     predicts: str
     classes: tuple[str, ...]
+    target: str
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """About one network of weights [slots]: the probability of each class, or changed weights.
+    """About one network of weights [slots]: the probability of each class, the number that each
+    model predicts, or changed weights.
 
     ``unseen``: what the network has that no network of the training set had; what a model says of
     it is worth little.
@@ -58,12 +61,21 @@ class Prediction:
     weights: Tensor
     unseen: tuple[str, ...] = ()
     probabilities: Tensor | None = None
+    values: Tensor | None = None
     edited: Tensor | None = None
 
 
 def load_trained(path: Path) -> Trained:
-    """The best model of a run folder; of several seeds, the one with the best validation."""
-    folder = _best_seed(path)
+    """What a run folder has learned."""
+    seeds = _seeds(path)
+    found = [_load(folder, path) for folder in seeds]
+    if len(found) == 1 or found[0].target:
+        return replace(found[0], models=tuple(one.models[0] for one in found))
+    return found[max(range(len(found)), key=lambda k: _validation(seeds[k]))]
+
+
+def _load(folder: Path, path: Path) -> Trained:
+    """The best model of one seed of a run."""
     file = folder / runs.CHECKPOINTS / BEST
     if not file.is_file():
         raise OptionError(
@@ -84,27 +96,26 @@ def load_trained(path: Path) -> Trained:
         whole = nn.ModuleDict({"model": model, "normalise": normalise})
         whole.load_state_dict(content["state"])
         options = Options().changed(content["graph"])
-        found = content["predicts"], tuple(content["classes"])
+        found = content["predicts"], tuple(content["classes"]), content.get("target", "")
     except NgcError:
         raise
     except Exception as error:  # whatever a foreign or damaged file leads to
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NgcError(f"not a model that this ngc wrote: {reason}", where=str(file)) from error
-    return Trained(file, model.eval(), normalise.eval(), options, facts, *found)
+    return Trained(file, (nn.Sequential(normalise, model).eval(),), options, facts, *found)
 
 
-def _best_seed(path: Path) -> Path:
-    """The run folder itself, or that of its best seed."""
+def _seeds(path: Path) -> list[Path]:
+    """The folders of the seeds that have ended; the run folder itself, where it is of one."""
     runs.require_run(path)
     inner = [one for one in sorted(path.glob("seed-*")) if runs.read_json(one / runs.METRICS)]
-    if not inner:
-        return path
+    return inner or [path]
 
-    def value(folder: Path) -> float:
-        metrics = runs.read_json(folder / runs.METRICS)["validation"]
-        return float(metrics["accuracy"] if "accuracy" in metrics else -metrics["mse"])
 
-    return max(inner, key=value)
+def _validation(folder: Path) -> float:
+    """How good a seed is; larger is better."""
+    metrics = runs.read_json(folder / runs.METRICS)["validation"]
+    return float(metrics["accuracy"] if "accuracy" in metrics else -metrics["mse"])
 
 
 def _raise(error: NgcError) -> None:
@@ -128,22 +139,28 @@ def predict(
             weights = family.weights[chosen]
             member = Member(family, torch.arange(len(chosen)), weights)
             batch = Batch(chosen, graphs_of([member]), (member,))
-            modules = (trained.normalise, trained.model)
-            if faults := [f for m in modules for f in faults_of(m, batch.graphs.parts[0])]:
+            if faults := faults_of(trained.models[0], batch.graphs.parts[0]):
                 error = refusal(faults)
                 for number in chosen.tolist():  # all have the same architecture
                     refused(OptionError(error.text, where=names[number], hint=error.hint))
                 continue
-            output = trained.model(trained.normalise(batch.graphs))
-            rows: Sequence[dict[str, Tensor]]
-            if trained.predicts == "edits":
-                rows = [{"edited": row} for row in edited_weights(output, batch)[0]]
-            else:
-                rows = [{"probabilities": row} for row in output.float().softmax(-1)]
+            rows = _rows(trained, batch)
             for number, row in zip(chosen.tolist(), rows):
                 name = names[number]
                 found[name] = Prediction(name, family, family.weights[number], unseen, **row)
     return [found[name] for name in files if name in found]
+
+
+def _rows(trained: Trained, batch: Batch) -> list[dict[str, Tensor]]:
+    """What is predicted of each network of a batch of one architecture."""
+    if trained.predicts == "edits":
+        edits = edited_weights(trained.models[0](batch.graphs), batch)[0]
+        return [{"edited": row} for row in edits]
+    outputs = [model(batch.graphs).float() for model in trained.models]
+    if trained.target:
+        values = torch.cat(outputs, dim=1).sigmoid()  # [networks, models]
+        return [{"values": row} for row in values]
+    return [{"probabilities": row} for row in outputs[0].softmax(-1)]
 
 
 def _families(

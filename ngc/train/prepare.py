@@ -17,25 +17,44 @@ from ngc.train.inr_sets import InrSet, embedded, load
 from ngc.train.module import WEIGHTS, Training, stream
 from ngc.train.networks import NetworkSet, from_inrs
 from ngc.train.recipe import Editing as EditingRecipe
-from ngc.train.recipe import Recipe
+from ngc.train.recipe import Generalization, Recipe, ZooData
+from ngc.train.regression import Regression
 from ngc.train.tasks import Classification, Task, editing_of_inrs
+from ngc.train.zoo_networks import from_zoo
+from ngc.zoo import Zoo, open_zoo
 
 FIT_BATCH = 512  # networks at a time, to fit the normalisation
+
+EMBEDDED_ZOO = Path(__file__).parent / "embedded" / "wild_park"
 
 
 def open_set(name: str) -> InrSet:
     """The embedded set, or the one in a file: of this path, or of this path below NGC_DATA."""
     if name == "embedded":
         return embedded()
+    return load(_place(name))
+
+
+def find_zoo(name: str) -> Zoo:
+    """The embedded zoo, or the one in a folder: of this path, or of this path below NGC_DATA."""
+    return open_zoo(EMBEDDED_ZOO if name == "embedded" else _place(name))
+
+
+def _place(name: str) -> Path:
+    """A path as it is, or below NGC_DATA where there is nothing else."""
     path, data = Path(name), os.environ.get("NGC_DATA")
-    if not path.is_file() and data and (Path(data) / name).is_file():
-        path = Path(data) / name
-    return load(path)
+    inside = Path(data) / name if data else path
+    return inside if not path.exists() and inside.exists() else path
 
 
-def prepare(recipe: Recipe, inrs: InrSet) -> tuple[NetworkSet, Task]:
+def prepare(recipe: Recipe) -> tuple[NetworkSet, Task]:
     """The networks of a recipe and what is learned from them."""
-    data = recipe.data
+    data, task = recipe.data, recipe.task
+    if isinstance(data, ZooData):
+        assert isinstance(task, Generalization)
+        zoo = find_zoo(data.set)
+        return from_zoo(zoo, recipe.graph, data, task.target), Regression(task.loss)
+    inrs = open_set(data.set)
     networks = from_inrs(
         inrs,
         recipe.graph,
@@ -44,9 +63,8 @@ def prepare(recipe: Recipe, inrs: InrSet) -> tuple[NetworkSet, Task]:
         test=data.test,
         seed=data.split_seed,
     )
-    if isinstance(recipe.task, EditingRecipe):
-        wanted = recipe.task
-        return networks, editing_of_inrs(inrs, networks, wanted.edit, wanted.target, data.images)
+    if isinstance(task, EditingRecipe):
+        return networks, editing_of_inrs(inrs, networks, task.edit, task.target, data.images)
     return networks, Classification(networks)
 
 

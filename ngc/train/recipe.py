@@ -178,14 +178,14 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, every key of every section, in the order that recipes are written in."""
-        augment = None if self.augment is None else _plain(dataclasses.asdict(self.augment))
+        augment = None if self.augment is None else plain(dataclasses.asdict(self.augment))
         return {
             "name": self.name,
             "task": self.task.model_dump(),
             "data": {**self.data.model_dump(), "augment": augment},
-            "graph": _plain(self.graph.to_dict()),
+            "graph": plain(self.graph.to_dict()),
             "normalise": self.normalise,
-            "model": {"name": self.model_name, **_plain(self.model_settings)},
+            "model": {"name": self.model_name, **plain(self.model_settings)},
             "train": self.train.model_dump(),
             "seeds": list(self.seeds),
         }
@@ -383,8 +383,8 @@ def _readable(hint: Any) -> Any:
     return hint
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Tuples as lists."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value

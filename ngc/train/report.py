@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,16 @@ def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
         writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "epoch": int(row["epoch"]) + 1} for row in history)
+    write_beside(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def write_columns(columns: Mapping[str, Iterable[Any]], path: Path) -> None:
+    """A table as CSV; numbers to six digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*columns.values()):
+        writer.writerow(value if isinstance(value, str) else f"{value:.6g}" for value in row)
     write_beside(path, lambda file: file.write(text.getvalue().encode()))
 
 
@@ -77,6 +87,53 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     _save(figure, path)
+
+
+# Families of networks that a picture tells apart; the rest are drawn together.
+SHOWN_GROUPS = 10
+
+
+def draw_scatter(
+    true: np.ndarray, predicted: np.ndarray, groups: Sequence[str], path: Path
+) -> None:
+    """scatter.png: predicted against true, one colour for each of the largest groups."""
+    figure = _figure(5.5, 5)
+    axes = figure.add_subplot()
+    low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
+    axes.plot([low, high], [low, high], color="grey", linewidth=0.8)
+    for name, chosen in _largest(groups):
+        axes.scatter(true[chosen], predicted[chosen], s=6, alpha=0.6, label=name)
+    axes.set_xlabel("true")
+    axes.set_ylabel("predicted")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="x-small", markerscale=2)
+    _save(figure, path)
+
+
+def draw_residuals(residuals: np.ndarray, groups: Sequence[str], path: Path) -> None:
+    """residuals.png: predicted minus true, a box for each of the largest groups."""
+    found = _largest(groups)
+    figure = _figure(0.7 * len(found) + 2.5, 4)
+    axes = figure.add_subplot()
+    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.boxplot(
+        [residuals[chosen] for _, chosen in found], widths=0.6, flierprops={"markersize": 2}
+    )
+    labels = [f"{name}\n({len(chosen)})" for name, chosen in found]
+    axes.set_xticks(range(1, len(found) + 1), labels, rotation=45, ha="right", fontsize="small")
+    axes.set_ylabel("predicted - true")
+    axes.grid(alpha=0.3, axis="y")
+    _save(figure, path)
+
+
+def _largest(groups: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    """Places of each of the largest groups, by name, then those of all others."""
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    order = np.argsort(-np.bincount(group), kind="stable")
+    kept = sorted(order[:SHOWN_GROUPS].tolist())
+    found = [(str(names[k]), np.flatnonzero(group == k)) for k in kept]
+    rest = np.flatnonzero(~np.isin(group, kept))
+    return [*found, ("others", rest)] if len(rest) else found
 
 
 def draw_pictures(rows: Mapping[str, np.ndarray], path: Path) -> None:

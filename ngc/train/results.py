@@ -1,14 +1,23 @@
-"""What a trained model does on test networks, as files: confusion, or edits and pictures."""
+"""What a trained model does on test networks, as files: confusion, predictions, or edits."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ngc.files import write_beside
 from ngc.train.module import Training
-from ngc.train.report import draw_confusion, draw_pictures, save_picture
+from ngc.train.regression import Regression
+from ngc.train.report import (
+    draw_confusion,
+    draw_pictures,
+    draw_residuals,
+    draw_scatter,
+    save_picture,
+    write_columns,
+)
 from ngc.train.tasks import Classification, Editing, edited_weights
 
 SHOWN = 8  # test networks in a grid of pictures
@@ -17,10 +26,31 @@ SHOWN = 8  # test networks in a grid of pictures
 def show_results(module: Training, folder: Path) -> None:
     """Files that show the test of a task."""
     match module.task:
-        case Classification(classes=classes) if module.confusion is not None:
-            draw_confusion(module.confusion.numpy(), classes, folder / "confusion.png")
+        case Classification(classes=classes) if module.results:
+            counts = module.results["confusion"].numpy()
+            draw_confusion(counts, classes, folder / "confusion.png")
+        case Regression() if module.results:
+            show_predictions(module, folder)
         case Editing() as task:
             show_edits(module, task, folder)
+
+
+def show_predictions(module: Training, folder: Path) -> None:
+    """What was predicted and what is true for each test network: a table, a scatter plot, and the
+    residuals of each family of architectures."""
+    networks = module.networks
+    number, predicted, true = (module.results[k].numpy() for k in ("number", "predicted", "true"))
+    groups = [networks.groups[k] for k in number] if networks.groups else ["all"] * len(number)
+    names = [networks.names[k] if networks.names else str(k) for k in number]
+    columns: dict[str, Any] = {
+        "network": names,
+        "family": groups,
+        "true": true,
+        "predicted": predicted,
+    }
+    write_columns(columns, folder / "predictions.csv")
+    draw_scatter(true, predicted, groups, folder / "scatter.png")
+    draw_residuals(predicted - true, groups, folder / "residuals.png")
 
 
 @torch.no_grad()

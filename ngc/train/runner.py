@@ -23,9 +23,9 @@ from ngc.train import report, runs
 from ngc.train.keeper import LAST, Keeper
 from ngc.train.module import Training
 from ngc.train.networks import NetworkSet
-from ngc.train.prepare import facts_to_dict, new_module, open_set, prepare
+from ngc.train.prepare import facts_to_dict, new_module, prepare
 from ngc.train.progress import Bars, say
-from ngc.train.recipe import Recipe, read_recipe
+from ngc.train.recipe import Recipe, plain, read_recipe
 from ngc.train.results import show_results
 from ngc.train.tasks import Task
 from ngc.train.trainer import interruptible, new_trainer, quiet
@@ -40,7 +40,7 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     if known:
         return known
     keep_recipe(recipe, folder)
-    networks, task = prepare(recipe, open_set(recipe.data.set))
+    networks, task = prepare(recipe)
     keep_versions(folder, networks)
     if len(recipe.seeds) == 1:
         return run_seed(recipe, networks, task, recipe.seeds[0], folder)
@@ -227,7 +227,9 @@ def _of_model(recipe: Recipe, networks: NetworkSet, task: Task) -> dict[str, Any
         "predicts": task.predicts,
         "outputs": task.outputs,
         "classes": list(networks.classes),
-        "graph": recipe.to_dict()["graph"],
+        "target": getattr(recipe.task, "target", "") if not networks.classes else "",
+        # With the kernel size that all networks have got.
+        "graph": plain(networks.families[0].compilation.plan.options.to_dict()),
     }
 
 

@@ -94,6 +94,10 @@ class Task(ABC):
     def to(self, device: torch.device) -> None:
         """Move what the task itself holds."""
 
+    def results(self, meters: Meters) -> dict[str, Tensor]:
+        """What the meters of a test know besides numbers, on the CPU; for pictures of it."""
+        return {}
+
 
 class Classification(Task):
     """Cross-entropy and accuracy of the networks' labels."""
@@ -127,6 +131,9 @@ class Classification(Task):
         if "confusion" in meters.metrics:
             meters["confusion"].update(prediction.detach(), label)
         return loss
+
+    def results(self, meters: Meters) -> dict[str, Tensor]:
+        return {"confusion": meters["confusion"].compute().cpu()}
 
 
 class Editing(Task):

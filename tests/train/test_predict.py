@@ -14,7 +14,7 @@ import ngc
 from ngc.errors import NgcError, OptionError
 from ngc.train.inr_sets import InrSet, load
 from ngc.train.predict import load_trained, predict, save_edits
-from ngc.train.prepare import open_set, prepare
+from ngc.train.prepare import prepare
 from ngc.train.recipe import read_recipe
 from ngc.train.siren import Conventions, initial
 from tests.train.tiny import started
@@ -49,7 +49,7 @@ def of_other_widths(*widths: int, count: int = 2) -> InrSet:
 def test_files_get_the_answers_of_the_test(tmp_path: Path) -> None:
     metrics = started(tmp_path)
     recipe = read_recipe(tmp_path / "run" / "recipe.yaml")
-    networks, _ = prepare(recipe, open_set(recipe.data.set))
+    networks, _ = prepare(recipe)
     numbers = networks.splits["test"].tolist()
     inrs = load(tmp_path / "set.safetensors")
     trained = load_trained(tmp_path / "run")
@@ -139,7 +139,7 @@ def test_edited_networks_are_written(tmp_path: Path) -> None:
     found = predict(trained, files)
     paths = save_edits(found, tmp_path / "edited")
     assert [path.name for path in paths] == ["network-4.onnx", "network-9.onnx"]
-    factor = trained.model.factor  # type: ignore[union-attr]
+    factor = trained.models[0][1].factor  # type: ignore[union-attr]
     for path, one in zip(paths, found):
         onnx.checker.check_model(str(path))
         edited = ngc.compile(path, options=trained.options)

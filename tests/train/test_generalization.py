@@ -1,0 +1,174 @@
+"""Predicting the accuracy of networks of many architectures: the loss, the figures, a whole run
+and its files, and predictions for files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import yaml
+from scipy.stats import kendalltau
+from typer.testing import CliRunner
+
+from ngc.cli import app
+from ngc.train.predict import load_trained, predict
+from ngc.train.recipe import read_recipe
+from ngc.train.regression import Regression, Tau
+from ngc.train.runner import run
+from tests.models.classifiers import Layer, classifier_model
+from tests.train.fake_zoo import small_zoo
+
+
+def recipe_of(folder: Path, **sections: Any) -> Path:
+    content: dict[str, Any] = {
+        "task": {"name": "generalization"},
+        "data": {"set": str(folder / "zoo"), "validation": 0.2, "test": 0.2},
+        "model": {"name": "stat_nn", "hidden": 32},
+        "train": {"epochs": 2, "batch_size": 8, "lr": 0.01, "warmup_steps": 2},
+    }
+    for name, values in sections.items():
+        known = {} if name == "model" else content.get(name)
+        content[name] = {**known, **values} if isinstance(known, dict) else values
+    path = folder / "accuracy.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def started(folder: Path, **sections: Any) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    return run(read_recipe(recipe_of(folder, **sections)), folder / "run")
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def test_tau_is_that_of_scipy_over_all_batches() -> None:
+    rng = np.random.default_rng(0)
+    predicted, true = rng.random(50), rng.random(50).round(1)  # with ties
+    meter = Tau()
+    for part in np.split(np.arange(50), 5):
+        meter.update(*(torch.from_numpy(x) for x in (part, predicted[part], true[part])))
+    assert meter.compute().item() == pytest.approx(kendalltau(predicted, true).statistic)
+    assert meter.rows()[0].tolist() == list(range(50))
+
+
+def test_tau_of_constant_predictions_is_zero() -> None:
+    meter = Tau()
+    meter.update(torch.arange(3), torch.full((3,), 0.5), torch.tensor([0.1, 0.2, 0.3]))
+    assert meter.compute().item() == 0
+
+
+def test_both_losses_are_of_the_sigmoid(tmp_path: Path) -> None:
+    small_zoo(tmp_path, runs=2)
+    from ngc.train.prepare import prepare
+
+    networks, _ = prepare(read_recipe(recipe_of(tmp_path)))
+    batch = networks.batch(torch.arange(3))
+    logits, true = torch.tensor([[0.3], [-2.0], [5.0]]), networks.label[:3]
+    p = logits.flatten().sigmoid()
+    for kind, expected in (
+        ("mse", ((p - true) ** 2).mean()),
+        ("bce", -(true * p.log() + (1 - true) * (1 - p).log()).mean()),
+    ):
+        task = Regression(kind)
+        found = task.loss(logits, batch, networks, task.meters())
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+# --- a whole run ----------------------------------------------------------------------------------
+
+
+def test_a_run_reports_tau_and_shows_every_test_network(tmp_path: Path) -> None:
+    small_zoo(tmp_path)
+    metrics = started(tmp_path)
+    folder = tmp_path / "run"
+    assert set(metrics["test"]) == {"loss", "mse", "mae", "tau"}
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    with (folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == metrics["data"]["test"] == 8
+    true, predicted = ([float(row[k]) for row in rows] for k in ("true", "predicted"))
+    assert metrics["test"]["tau"] == pytest.approx(kendalltau(predicted, true).statistic, abs=1e-4)
+    square = np.mean((np.array(true) - predicted) ** 2)
+    assert metrics["test"]["mse"] == pytest.approx(square, rel=1e-3)
+    assert {row["family"] for row in rows} <= {"plain", "large kernel", "skip"}
+    for name in ("scatter.png", "residuals.png", "curves.png"):
+        assert (folder / name).stat().st_size > 5000, name
+
+
+@pytest.mark.parametrize("name", ["stat_nn", "ng_gnn", "ng_t"])
+def test_the_models_learn_it(tmp_path: Path, name: str) -> None:
+    """The accuracy of these networks is in the last bias."""
+    small_zoo(tmp_path, runs=20)
+    settings = {
+        "stat_nn": {"hidden": 64},
+        "ng_gnn": {"width": 16, "layers": 2, "dropout": 0.0, "sigma": 0},
+        "ng_t": {"node_width": 16, "edge_width": 8, "layers": 2, "dropout": 0.0, "sigma": 0},
+    }[name]
+    model = {"name": name, **settings}
+    graph = {"reverse": "none" if name == "ng_t" else "features"}
+    train = {"epochs": 12, "lr": 5e-3, "schedule": "cosine"}
+    metrics = started(tmp_path, model=model, graph=graph, train=train)
+    assert metrics["test"]["tau"] > 0.5
+
+
+def test_augmented_runs_end_the_same_twice(tmp_path: Path) -> None:
+    small_zoo(tmp_path)
+    augment = {"noise": 0.1, "dropout": 0.01, "permute": True}
+    data = {"augment": augment, "set": str(tmp_path / "zoo"), "validation": 0.2, "test": 0.2}
+    first = started(tmp_path, data=data)
+    (tmp_path / "run").rename(tmp_path / "first")
+    assert started(tmp_path, data=data) == first
+    assert "augmented" in first["regime"]
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+
+def test_files_get_the_predictions_of_the_test_with_their_spread_over_seeds(tmp_path: Path) -> None:
+    small_zoo(tmp_path)
+    started(tmp_path, seeds=[0, 1])
+    trained = load_trained(tmp_path / "run")
+    assert trained.target == "accuracy"
+    assert len(trained.models) == 2
+    tables = []
+    for seed in (0, 1):
+        with (tmp_path / "run" / f"seed-{seed}" / "predictions.csv").open(newline="") as file:
+            tables.append(list(csv.DictReader(file)))
+    files = [str(tmp_path / "networks" / row["network"]) for row in tables[0]]
+    for one, *rows in zip(predict(trained, files), *tables):
+        assert one.values is not None
+        expected = [float(row["predicted"]) for row in rows]
+        assert one.values.tolist() == pytest.approx(expected, abs=1e-5)
+        assert one.unseen == ()
+    result = CliRunner().invoke(app, ["predict", str(tmp_path / "run"), files[0]])
+    assert result.exit_code == 0, result.output
+    assert "accuracy" in result.output
+    assert "spread over seeds" in result.output
+
+
+def test_an_architecture_unlike_the_training_networks_gets_a_warning(tmp_path: Path) -> None:
+    small_zoo(tmp_path)
+    started(tmp_path)
+    other = tmp_path / "other.onnx"
+    onnx.save(classifier_model((Layer(4, 3, "sigmoid"), Layer(3, 3))), other)
+    result = CliRunner().invoke(app, ["predict", str(tmp_path / "run"), str(other)])
+    assert result.exit_code == 0, result.output
+    assert "unlike the training networks: activation sigmoid" in result.output
+
+
+def test_kernels_larger_than_those_of_training_are_refused_in_words(tmp_path: Path) -> None:
+    small_zoo(tmp_path)
+    started(tmp_path)
+    other = tmp_path / "other.onnx"
+    onnx.save(classifier_model((Layer(4, 7), Layer(3, 3))), other)
+    result = CliRunner().invoke(app, ["predict", str(tmp_path / "run"), str(other)])
+    assert result.exit_code == 2
+    assert "7x7 is larger than the kernel size 5x5" in result.output
+    assert "Traceback" not in result.output
