@@ -3,7 +3,9 @@
 from ngc.cli import train  # noqa: F401  (adds its commands to the app)
 from ngc.cli.commands import app
 from ngc.cli.data import data_app
+from ngc.cli.zoo import zoo_app
 
 app.add_typer(data_app)
+app.add_typer(zoo_app)
 
 __all__ = ["app"]

@@ -1,0 +1,319 @@
+"""import_zoo: what others publish -> a zoo, shard by shard.
+
+A shard is the unit of work: its members are read one after another, and it is written whole. An
+import that was killed goes on with the shards that are missing; several processes write different
+shards. Neither changes a byte of the zoo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ngc.budget import DEFAULT, Budget
+from ngc.errors import ModelError, NgcError, OptionError
+from ngc.files import write_beside
+from ngc.frontends.onnx import FAULTS
+from ngc.options import Options
+from ngc.zoo.compiling import Compiler, Sizes
+from ngc.zoo.importers.base import Importer, Member
+from ngc.zoo.importers.find import Given, find_importer
+from ngc.zoo.shards import DTYPES, Shard, read_header, rows_path, table_path
+from ngc.zoo.store import FORMAT, Zoo, facts_path, open_zoo, read_facts
+from ngc.zoo.workers import written_by
+
+SHARD = 2048  # networks
+SHARD_BYTES = 2**28  # and about so many bytes, where networks are large
+PACKAGES = ("ngc", "torch", "onnx")
+
+Progress = Callable[[int, int], None]
+
+
+def import_zoo(
+    source: str | Path,
+    folder: str | Path,
+    *,
+    kind: str | None = None,
+    model: Any = None,
+    inputs: Any = None,
+    table: str | Path | None = None,
+    options: Options | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    budget: Budget = DEFAULT,
+    dtype: str = "float32",
+    shard: int | None = None,
+    workers: int = 1,
+    skip_corrupt: bool = False,
+    restart: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Zoo:
+    """Turn the networks of a folder into a zoo; killed, and called again, it goes on.
+
+    ``kind``: the importer, by default the one that fits the files. ``model``, ``inputs``: the
+    architecture of a folder of weights alone, as ``ngc.compile`` takes it. ``table``: a CSV with a
+    row for each member. Of the ``options`` a zoo depends on ``norm`` alone. ``shard``: most
+    networks in one. ``workers``: processes. ``skip_corrupt`` leaves members out that cannot be
+    read, and lists them in skipped.csv. ``restart`` begins anew.
+    """
+    given = Given(Path(source), model, inputs, None if table is None else Path(table))
+    options = Options(norm=(options or Options()).norm)
+    sizes = Sizes(shapes or {}, dims or {})
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype cannot be {dtype!r}", hint=" or ".join(DTYPES))
+    for name, value in (("shard", shard), ("workers", workers)):
+        if value is not None and value < 1:
+            raise OptionError(f"{name} cannot be {value}", hint="a number from 1")
+    folder = Path(folder)
+    with _alone(folder):
+        if restart:
+            _clear(folder)
+        importer = find_importer(given, kind)
+        job = Job(importer, folder, options, dtype, sizes, budget, skip_corrupt)
+        facts = begin(job, shard)
+        if not facts["complete"]:
+            _write_shards(job, facts, workers, progress)
+            finish(job, facts)
+        return open_zoo(folder)
+
+
+@dataclass(frozen=True)
+class Job:
+    """An import under way; it can be sent to other processes and machines."""
+
+    importer: Importer
+    folder: Path
+    options: Options
+    dtype: str
+    sizes: Sizes
+    budget: Budget
+    skip_corrupt: bool
+
+    def compiler(self) -> Compiler:
+        return Compiler(self.folder, self.options, self.dtype, self.sizes, self.budget)
+
+    def write(
+        self, number: int, members: Sequence[Member], compiler: Compiler,
+        read: Callable[[int], None] = lambda done: None,
+    ) -> list[tuple[str, str]]:  # fmt: skip
+        """Write one shard. Returns its members that cannot be read, and why: if there are any, and
+        they are not to be skipped, nothing is written."""
+        shard = Shard()
+        for done, member in enumerate(members, start=1):
+            try:
+                network = self.importer.read(member, compiler)
+                shard.add(member.name, network.architecture, network.row, network.metadata)
+            except NgcError as error:
+                shard.skipped.append((member.name, _reason(error, member.name)))
+            except (*FAULTS, OSError) as error:  # of whatever reads a damaged file
+                reason = f"it cannot be read ({type(error).__name__}: {error})"
+                shard.skipped.append((member.name, reason))
+            read(done)
+        if self.skip_corrupt or not shard.skipped:
+            shard.write(self.folder, number, self.dtype)
+        return shard.skipped
+
+
+def _reason(error: NgcError, name: str) -> str:
+    """In a line, without the path of the member."""
+    where = "" if error.where.endswith(name) else error.where
+    text = f"{where}: {error.message}" if where else error.message
+    return " ".join(text.split())
+
+
+# --- beginning and end --------------------------------------------------------------------------
+
+
+def begin(job: Job, shard: int | None = None) -> dict[str, Any]:
+    """zoo.json as it is now: written if there is none, else of the same import."""
+    names = job.importer.names()
+    known = read_facts(job.folder)
+    if known is None and any(job.folder.iterdir()):
+        raise NgcError("it is no zoo, and not empty", where=str(job.folder), hint="a new folder")
+    size = shard or (known or {}).get("shard") or _shard_size(job.importer.member_bytes())
+    asked = {
+        "importer": job.importer.kind,
+        "norm": job.options.norm,
+        "dtype": job.dtype,
+        "shard": size,
+        "members": len(names),
+        "names": hashlib.sha256("\n".join(names).encode()).hexdigest()[:32],
+        "settings": {**_told(job.sizes), **job.importer.settings()},
+    }
+    if known is not None:
+        _require_same(job.folder, known, asked)
+        return known
+    facts = {
+        "format": FORMAT,
+        "complete": False,
+        "source": str(job.importer.source),
+        **asked,
+        "versions": {name: version(name) for name in PACKAGES},
+        "shards": [{"members": min(size, len(names) - k)} for k in range(0, len(names), size)],
+    }
+    for name in ("architectures", "shards"):
+        (job.folder / name).mkdir(exist_ok=True)
+    _write_facts(job.folder, facts)
+    return facts
+
+
+def _told(sizes: Sizes) -> dict[str, str]:
+    shapes = {f"shape {name}": "x".join(map(str, s)) for name, s in sizes.shapes.items()}
+    return {**shapes, **{f"dim {name}": str(size) for name, size in sizes.dims.items()}}
+
+
+def _shard_size(member_bytes: int) -> int:
+    return max(1, min(SHARD, SHARD_BYTES // max(1, member_bytes)))
+
+
+WORDS = {"names": "other names of members", "members": "another number of members"}
+
+
+def _require_same(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """An import goes on only where it would have come to the same."""
+    differ = [name for name in asked if known.get(name) != asked[name]]
+    if differ:
+        told = (WORDS.get(name, f"{name} {known.get(name)}, not {asked[name]}") for name in differ)
+        raise NgcError(
+            f"it holds another import: {'; '.join(told)}",
+            where=str(folder),
+            hint="another folder, or --restart, which replaces what is there",
+        )
+
+
+def finish(job: Job, facts: dict[str, Any]) -> None:
+    """List what was skipped, and say that the zoo is complete."""
+    skipped: list[tuple[str, str]] = []
+    for number, shard in enumerate(facts["shards"]):
+        left_out = read_header(rows_path(job.folder, number))[1]
+        skipped += left_out
+        shard["networks"] = shard["members"] - len(left_out)
+    if not any(shard["networks"] for shard in facts["shards"]):
+        raise Unreadable(skipped, "the import", "")
+    if skipped:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("name", "reason"), *skipped])
+        write_beside(job.folder / "skipped.csv", lambda file: file.write(text.getvalue().encode()))
+    facts["skipped"] = len(skipped)
+    facts["complete"] = True
+    _write_facts(job.folder, facts)
+
+
+def _write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    text = json.dumps(facts, indent=1) + "\n"
+    write_beside(facts_path(folder), lambda file: file.write(text.encode()))
+
+
+# --- the shards ---------------------------------------------------------------------------------
+
+
+def _write_shards(job: Job, facts: Mapping[str, Any], workers: int, progress: Progress) -> None:
+    """Write those that are missing; an error names the corrupt members of the first one that has
+    some."""
+    bounds = []
+    done = start = 0
+    for number, shard in enumerate(facts["shards"]):
+        if table_path(job.folder, number).is_file():
+            done += shard["members"]
+        else:
+            bounds.append((number, start, start + shard["members"]))
+        start += shard["members"]
+    total = start
+    progress(done, total)
+    tasks = ((number, job.importer.members(*ends)) for number, *ends in bounds)
+    count = min(workers, len(bounds))
+
+    def within(read: int) -> None:
+        progress(done + read, total)
+
+    for number, members, found in (
+        written_by(count, job, tasks) if count > 1 else _written_here(job, tasks, within)
+    ):
+        _require_readable(job, number, found)
+        done += len(members)
+        progress(done, total)
+
+
+def _written_here(
+    job: Job, tasks: Iterator[tuple[int, list[Member]]], read: Callable[[int], None]
+) -> Iterator[tuple[int, Sequence[Member], list[tuple[str, str]]]]:
+    """As ``written_by`` does, in this process; ``read`` hears of every member."""
+    compiler = job.compiler()
+    for number, members in tasks:
+        yield number, members, job.write(number, members, compiler, read)
+
+
+def _require_readable(job: Job, number: int, found: Sequence[tuple[str, str]]) -> None:
+    if found and not job.skip_corrupt:
+        raise Unreadable(
+            found,
+            f"shard {number:05d}",
+            "mend them and import again, which goes on after the shards that are done; or "
+            "--skip-corrupt leaves them out",
+        )
+
+
+class Unreadable(ModelError):
+    """Members that cannot be read; those with one reason stand together."""
+
+    def __init__(self, found: Sequence[tuple[str, str]], what: str, hint: str) -> None:
+        reasons: dict[str, list[str]] = {}
+        for name, reason in found:
+            reasons.setdefault(reason, []).append(name)
+        lines = [f"  {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+        count = f"{len(found):,} of the members of {what} cannot be read"
+        super().__init__("\n".join([count, *lines]), hint=hint)
+
+
+# --- the folder ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make the folder, and let nobody else import into it meanwhile; what an import that was
+    killed left half-written is removed."""
+    if folder.exists() and not folder.is_dir():
+        raise NgcError("it is a file", where=str(folder))
+    if not folder.parent.is_dir():
+        raise NgcError("there is no such folder", where=str(folder.parent))
+    folder.mkdir(exist_ok=True)
+    new = not any(folder.iterdir())
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # not on Windows
+            pass
+        except OSError as error:
+            raise NgcError("another import is under way there", where=str(folder)) from error
+        if facts_path(folder).is_file():
+            for inner in (folder, folder / "shards", folder / "architectures"):
+                for path in inner.glob(".*"):  # as ``write_beside`` names them
+                    path.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(descriptor)
+        if new and not any(folder.iterdir()):
+            folder.rmdir()  # nothing came of it
+
+
+def _clear(folder: Path) -> None:
+    """Remove a zoo; nothing else."""
+    if read_facts(folder) is None:
+        return
+    for name in ("shards", "architectures"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for path in (folder / "skipped.csv", facts_path(folder)):
+        path.unlink(missing_ok=True)
