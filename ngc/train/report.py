@@ -50,7 +50,7 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Pa
     if not found:
         return
     names = [name.removeprefix("train_") for name in found[0][0] if name.startswith("train_")]
-    figure = _figure(5 * len(names), 3.5)
+    figure = new_figure(5 * len(names), 3.5)
     for number, metric in enumerate(names):
         axes = figure.add_subplot(1, len(names), number + 1)
         for color, (label, history) in enumerate(histories.items()):
@@ -66,12 +66,12 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Pa
         axes.set_ylabel(metric)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> None:
     """confusion.png: rows are the true classes, columns the predicted ones; counts."""
-    figure = _figure(0.5 * len(classes) + 2, 0.5 * len(classes) + 2)
+    figure = new_figure(0.5 * len(classes) + 2, 0.5 * len(classes) + 2)
     axes = figure.add_subplot()
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -86,7 +86,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str], path: Path) -> No
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 # Families of networks that a picture tells apart; the rest are drawn together.
@@ -97,7 +97,7 @@ def draw_scatter(
     true: np.ndarray, predicted: np.ndarray, groups: Sequence[str], path: Path
 ) -> None:
     """scatter.png: predicted against true, one colour for each of the largest groups."""
-    figure = _figure(5.5, 5)
+    figure = new_figure(5.5, 5)
     axes = figure.add_subplot()
     low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
     axes.plot([low, high], [low, high], color="grey", linewidth=0.8)
@@ -107,13 +107,13 @@ def draw_scatter(
     axes.set_ylabel("predicted")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="x-small", markerscale=2)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_residuals(residuals: np.ndarray, groups: Sequence[str], path: Path) -> None:
     """residuals.png: predicted minus true, a box for each of the largest groups."""
     found = _largest(groups)
-    figure = _figure(0.7 * len(found) + 2.5, 4)
+    figure = new_figure(0.7 * len(found) + 2.5, 4)
     axes = figure.add_subplot()
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.boxplot(
@@ -123,7 +123,7 @@ def draw_residuals(residuals: np.ndarray, groups: Sequence[str], path: Path) -> 
     axes.set_xticks(range(1, len(found) + 1), labels, rotation=45, ha="right", fontsize="small")
     axes.set_ylabel("predicted - true")
     axes.grid(alpha=0.3, axis="y")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _largest(groups: Sequence[str]) -> list[tuple[str, np.ndarray]]:
@@ -139,7 +139,7 @@ def _largest(groups: Sequence[str]) -> list[tuple[str, np.ndarray]]:
 def draw_pictures(rows: Mapping[str, np.ndarray], path: Path) -> None:
     """Pictures [n, channels, height, width] in rows of n, each row named; clamped to [0, 1]."""
     count = min(len(pictures) for pictures in rows.values())
-    figure = _figure(1.1 * count + 0.6, 1.2 * len(rows))
+    figure = new_figure(1.1 * count + 0.6, 1.2 * len(rows))
     for row, (name, pictures) in enumerate(rows.items()):
         for column in range(count):
             axes = figure.add_subplot(len(rows), count, row * count + column + 1)
@@ -150,7 +150,7 @@ def draw_pictures(rows: Mapping[str, np.ndarray], path: Path) -> None:
             axes.set_yticks([])
             if column == 0:
                 axes.set_ylabel(name)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
@@ -162,13 +162,13 @@ def save_picture(picture: np.ndarray, path: Path) -> None:
     write_beside(path, lambda file: image.save(file, format="PNG"))
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure without a window or global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """As PNG. A figure that belongs to no window is drawn by matplotlib's Agg."""
     write_beside(path, lambda file: figure.savefig(file, format="png", dpi=DPI))

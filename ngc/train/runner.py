@@ -25,7 +25,8 @@ from ngc.train.module import Training
 from ngc.train.networks import NetworkSet
 from ngc.train.prepare import facts_to_dict, new_module, prepare
 from ngc.train.progress import Bars, say
-from ngc.train.recipe import Recipe, plain, read_recipe
+from ngc.train.recipe import Recipe, read_recipe
+from ngc.train.recipe_check import plain
 from ngc.train.results import show_results
 from ngc.train.tasks import Task
 from ngc.train.trainer import interruptible, new_trainer, quiet
