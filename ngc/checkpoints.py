@@ -109,18 +109,9 @@ def with_weights(
     compilation: Compilation, weights: Mapping[str, Any] | str | Path, name: str = ""
 ) -> Compilation:
     """The network of this architecture with other weights: a checkpoint, or tensors by name."""
-    if isinstance(weights, str | Path):
-        name = name or str(weights)
-        given = read_tensors(weights)
-    elif isinstance(weights, Mapping):
-        given = _arrays({str(key): value for key, value in weights.items()}, name or "weights")
-    else:
-        raise OptionError(
-            f"weights are a {type(weights).__name__}", hint="tensors by name, or a checkpoint file"
-        )
+    given, name = _given(weights, name)
     source = compilation.source
-    proto = source.proto if source.original is None else source.original
-    origin = source.origin or _origin_of(proto)
+    proto, origin = _described(compilation)
     rest = _check(proto, origin, given, name or source.name)
     tensors = {place.name: given[key] for key, place in origin.places.items() if key in given}
     changed = with_tensors(proto, tensors)
@@ -130,20 +121,59 @@ def with_weights(
         changed, onnx_ir.from_proto(changed), name or source.name, source.notes,
         origin=origin if source.origin is not None else None,
     )  # fmt: skip
-    params = {param.name: param for param in compilation.program.params}
-    if source.original is None and params.keys() <= tensors.keys():
-        # Numbers that shaped the program.
-        others = [t for t in proto.graph.initializer if t.name in tensors.keys() - params.keys()]
-        if all(
-            np.array_equal(onnx.numpy_helper.to_array(t), tensors[t.name], equal_nan=True)
-            for t in others
-        ):
-            arrays = {
-                key: tensors[key].reshape(param.shape).astype(param.dtype)
-                for key, param in params.items()
-            }
-            return replace(compilation, source=named, arrays=arrays)
+    arrays = _params_among(compilation, tensors)
+    if arrays is not None:
+        return replace(compilation, source=named, arrays=arrays)
     return _compiled_anew(compilation, named)
+
+
+def params_of(
+    compilation: Compilation, weights: Mapping[str, Any] | str | Path, name: str = ""
+) -> dict[str, np.ndarray] | None:
+    """The parameters of ``with_weights``, without the rest of the network; None where they have to
+    be computed."""
+    given, name = _given(weights, name)
+    proto, origin = _described(compilation)
+    _check(proto, origin, given, name or compilation.source.name)
+    tensors = {place.name: given[key] for key, place in origin.places.items() if key in given}
+    return _params_among(compilation, tensors)
+
+
+def _given(weights: Mapping[str, Any] | str | Path, name: str) -> tuple[dict[str, np.ndarray], str]:
+    """Tensors by name, and what to call them."""
+    if isinstance(weights, str | Path):
+        return read_tensors(weights), name or str(weights)
+    if isinstance(weights, Mapping):
+        given = {str(key): value for key, value in weights.items()}
+        return _arrays(given, name or "weights"), name
+    raise OptionError(
+        f"weights are a {type(weights).__name__}", hint="tensors by name, or a checkpoint file"
+    )
+
+
+def _described(compilation: Compilation) -> tuple[onnx.ModelProto, Origin]:
+    """The model as it was read, and the names of its tensors."""
+    source = compilation.source
+    proto = source.proto if source.original is None else source.original
+    return proto, source.origin or _origin_of(proto)
+
+
+def _params_among(
+    compilation: Compilation, tensors: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray] | None:
+    """The parameters among the tensors of a model, where they are all there, and the other ones,
+    which may have shaped the program, are what they were."""
+    params = {param.name: param for param in compilation.program.params}
+    if compilation.source.original is not None or not params.keys() <= tensors.keys():
+        return None
+    for tensor in compilation.source.proto.graph.initializer:
+        if tensor.name in tensors and tensor.name not in params:
+            own = onnx.numpy_helper.to_array(tensor)
+            if not np.array_equal(own, tensors[tensor.name], equal_nan=True):
+                return None
+    return {
+        key: tensors[key].reshape(param.shape).astype(param.dtype) for key, param in params.items()
+    }
 
 
 def _compiled_anew(compilation: Compilation, source: Source) -> Compilation:

@@ -134,7 +134,7 @@ class Compiler:
 
     def _learn(self, key: str, first: Seen, proto: onnx.ModelProto) -> None:
         """Find out which tensors are weights, from the same model with other numbers."""
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(int(key[:16], 16))  # a seed that no network was drawn with
         arrays = {param.name: rng.normal(size=param.shape) for param in first.program.params}
         with contextlib.suppress(NgcError):  # one of them is also read as a number
             self.compile(with_tensors(proto, arrays))

@@ -34,6 +34,7 @@ from ngc.zoo.workers import written_by
 
 SHARD = 2048  # networks
 SHARD_BYTES = 2**28  # and about so many bytes, where networks are large
+FOLDERS = ("architectures", "shards")
 PACKAGES = ("ngc", "torch", "onnx")
 
 Progress = Callable[[int, int], None]
@@ -80,9 +81,9 @@ def import_zoo(
             _clear(folder)
         importer = find_importer(given, kind)
         job = Job(importer, folder, options, dtype, sizes, budget, skip_corrupt)
-        facts = begin(job, shard)
+        facts, compiler = begin(job, shard)
         if not facts["complete"]:
-            _write_shards(job, facts, workers, progress)
+            _write_shards(job, facts, workers, compiler, progress)
             finish(job, facts)
         return open_zoo(folder)
 
@@ -100,7 +101,10 @@ class Job:
     skip_corrupt: bool
 
     def compiler(self) -> Compiler:
-        return Compiler(self.folder, self.options, self.dtype, self.sizes, self.budget)
+        """For one process, ready for the members of this import."""
+        made = Compiler(self.folder, self.options, self.dtype, self.sizes, self.budget)
+        self.importer.prepare(made)
+        return made
 
     def write(
         self, number: int, members: Sequence[Member], compiler: Compiler,
@@ -134,8 +138,9 @@ def _reason(error: NgcError, name: str) -> str:
 # --- beginning and end --------------------------------------------------------------------------
 
 
-def begin(job: Job, shard: int | None = None) -> dict[str, Any]:
-    """zoo.json as it is now: written if there is none, else of the same import."""
+def begin(job: Job, shard: int | None = None) -> tuple[dict[str, Any], Compiler]:
+    """zoo.json as it is now, written if there is none, else of the same import; and what this
+    process compiles with."""
     names = job.importer.names()
     known = read_facts(job.folder)
     if known is None and any(job.folder.iterdir()):
@@ -150,9 +155,14 @@ def begin(job: Job, shard: int | None = None) -> dict[str, Any]:
         "names": hashlib.sha256("\n".join(names).encode()).hexdigest()[:32],
         "settings": {**_told(job.sizes), **job.importer.settings()},
     }
+    if known is not None and _differs(known, asked) and not any(job.folder.glob("shards/*.csv")):
+        known = None  # nothing came of the other one
     if known is not None:
         _require_same(job.folder, known, asked)
-        return known
+        return known, job.compiler()
+    for name in FOLDERS:
+        (job.folder / name).mkdir(exist_ok=True)
+    compiler = job.compiler()  # where it fails, nothing has begun
     facts = {
         "format": FORMAT,
         "complete": False,
@@ -161,10 +171,8 @@ def begin(job: Job, shard: int | None = None) -> dict[str, Any]:
         "versions": {name: version(name) for name in PACKAGES},
         "shards": [{"members": min(size, len(names) - k)} for k in range(0, len(names), size)],
     }
-    for name in ("architectures", "shards"):
-        (job.folder / name).mkdir(exist_ok=True)
     _write_facts(job.folder, facts)
-    return facts
+    return facts, compiler
 
 
 def _told(sizes: Sizes) -> dict[str, str]:
@@ -179,9 +187,13 @@ def _shard_size(member_bytes: int) -> int:
 WORDS = {"names": "other names of members", "members": "another number of members"}
 
 
+def _differs(known: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    return [name for name in asked if known.get(name) != asked[name]]
+
+
 def _require_same(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """An import goes on only where it would have come to the same."""
-    differ = [name for name in asked if known.get(name) != asked[name]]
+    differ = _differs(known, asked)
     if differ:
         told = (WORDS.get(name, f"{name} {known.get(name)}, not {asked[name]}") for name in differ)
         raise NgcError(
@@ -217,7 +229,9 @@ def _write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
 # --- the shards ---------------------------------------------------------------------------------
 
 
-def _write_shards(job: Job, facts: Mapping[str, Any], workers: int, progress: Progress) -> None:
+def _write_shards(
+    job: Job, facts: Mapping[str, Any], workers: int, compiler: Compiler, progress: Progress
+) -> None:
     """Write those that are missing; an error names the corrupt members of the first one that has
     some."""
     bounds = []
@@ -237,7 +251,7 @@ def _write_shards(job: Job, facts: Mapping[str, Any], workers: int, progress: Pr
         progress(done + read, total)
 
     for number, members, found in (
-        written_by(count, job, tasks) if count > 1 else _written_here(job, tasks, within)
+        written_by(count, job, tasks) if count > 1 else _written_here(job, tasks, compiler, within)
     ):
         _require_readable(job, number, found)
         done += len(members)
@@ -245,10 +259,12 @@ def _write_shards(job: Job, facts: Mapping[str, Any], workers: int, progress: Pr
 
 
 def _written_here(
-    job: Job, tasks: Iterator[tuple[int, list[Member]]], read: Callable[[int], None]
+    job: Job,
+    tasks: Iterator[tuple[int, list[Member]]],
+    compiler: Compiler,
+    read: Callable[[int], None],
 ) -> Iterator[tuple[int, Sequence[Member], list[tuple[str, str]]]]:
     """As ``written_by`` does, in this process; ``read`` hears of every member."""
-    compiler = job.compiler()
     for number, members in tasks:
         yield number, members, job.write(number, members, compiler, read)
 
@@ -305,15 +321,15 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-        if new and not any(folder.iterdir()):
-            folder.rmdir()  # nothing came of it
+        if new and not facts_path(folder).is_file():  # nothing came of it
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _clear(folder: Path) -> None:
     """Remove a zoo; nothing else."""
     if read_facts(folder) is None:
         return
-    for name in ("shards", "architectures"):
+    for name in FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
     for path in (folder / "skipped.csv", facts_path(folder)):
         path.unlink(missing_ok=True)

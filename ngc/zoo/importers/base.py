@@ -57,6 +57,9 @@ class Importer(ABC):
     def member_bytes(self) -> int:
         """About how large a member is."""
 
+    def prepare(self, compiler: Compiler) -> None:  # noqa: B027 (most need nothing)
+        """What every network needs: an error here is none of a member. Once a process."""
+
     def settings(self) -> dict[str, str]:
         """What else the zoo depends on: an import only goes on if it is the same."""
         return {}

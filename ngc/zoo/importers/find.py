@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ngc.errors import NgcError, OptionError
+from ngc.frontends.onnx_files import WEIGHTS_ALONE
 from ngc.zoo.importers.base import Importer, files_below
 from ngc.zoo.importers.onnx_folder import SUFFIXES, OnnxFolder
+from ngc.zoo.importers.small_cnn import LAYOUT, WEIGHTS, SmallCnn
+from ngc.zoo.importers.state_dicts import StateDicts
 from ngc.zoo.importers.tables import Table
 
 
@@ -27,8 +30,21 @@ def onnx_folder(given: Given) -> Importer:
     return OnnxFolder(given.source, _table(given))
 
 
+def state_dicts(given: Given) -> Importer:
+    if given.model is None:
+        raise OptionError("a folder of weights alone needs --model", where=str(given.source))
+    return StateDicts(given.source, given.model, given.inputs, _table(given))
+
+
+def small_cnn(given: Given) -> Importer:
+    _no_table(given)
+    return SmallCnn(given.source if given.source.is_dir() else given.source.parent)
+
+
 KINDS: Mapping[str, Callable[[Given], Importer]] = {
     "onnx": onnx_folder,
+    "state-dicts": state_dicts,
+    "small-cnn": small_cnn,
 }
 
 
@@ -42,10 +58,26 @@ def find_importer(given: Given, kind: str | None = None) -> Importer:
 
 
 def _kind_of(given: Given) -> str:
+    if given.model is not None:
+        return "state-dicts"
+    if given.source.name == WEIGHTS or (given.source / LAYOUT).is_file():
+        return "small-cnn"
     if any(files_below(given.source, SUFFIXES)):
         return "onnx"
+    if any(files_below(given.source, WEIGHTS_ALONE)):
+        raise NgcError(
+            "it holds weights alone, without what network they are of",
+            where=str(given.source),
+            hint="--model model.onnx, or --model package.module:name --input 1x3x32x32",
+        )
     raise NgcError("no networks found in it", where=str(given.source))
 
 
 def _table(given: Given) -> Table | None:
     return None if given.table is None else Table.read(given.table)
+
+
+def _no_table(given: Given) -> None:
+    if given.table is not None:
+        what = "it has a table of its own"
+        raise OptionError(what, where=str(given.source), hint="without --table")

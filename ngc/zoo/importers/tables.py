@@ -93,7 +93,7 @@ class Table:
 def check_accuracy(told: dict[str, str], where: str) -> None:
     """An accuracy is a number from 0 to 1, or not given."""
     text = told.get("accuracy", "").strip()
-    if not text:
+    if text.lower() in ("", "nan"):
         return
     try:
         value = float(text)
