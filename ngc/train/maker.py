@@ -29,6 +29,8 @@ from ngc.train.maker_workers import work
 
 RECIPE, NETWORKS, IMAGES = "zoo_train.yaml", "networks", ".images"
 
+ON_GPU = 8  # workers that share a GPU: small networks leave it waiting for the processor
+
 Progress = Callable[[int, int], None]  # networks done, networks in all
 
 
@@ -87,12 +89,13 @@ def make_zoo(
 
 
 def workers_of(recipe: ZooRecipe) -> int:
-    """How many processes: as the recipe says, else one for each core that this one may use."""
+    """How many processes: as the recipe says, else one for each core that this one may use, of
+    which a few keep a GPU busy."""
     if recipe.workers != "auto":
         return recipe.workers
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    known = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return cores if recipe.device == "cpu" else min(cores, ON_GPU)
 
 
 def _begin(recipe: ZooRecipe, folder: Path, resume: bool) -> None:

@@ -21,6 +21,22 @@ PIXELS, LABELS = "pixels.npy", "labels.npy"
 
 
 @dataclass(frozen=True, eq=False)
+class Loaded:
+    """The images as tensors."""
+
+    pixels: Tensor
+    label: Tensor
+    train: int
+    mean: Tensor
+    deviation: Tensor
+
+    def batch(self, numbers: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Standardised images [n, channels, height, width], in memory channels last, and labels."""
+        pixels = self.pixels[numbers].permute(0, 3, 1, 2)
+        return (pixels.float() - self.mean) / self.deviation, self.label[numbers]
+
+
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """pixels uint8 [N, height, width, channels] and label int64 [N]; the first ``train`` images are
     trained on, the others tested on. mean, deviation: of each channel of the training images."""
@@ -38,15 +54,14 @@ class Prepared:
         _, height, width, channels = self.pixels.shape
         return (channels, height, width)
 
-    def batch(self, numbers: np.ndarray | slice, device: str = "cpu") -> tuple[Tensor, Tensor]:
-        """Standardised images [n, channels, height, width], in memory channels last, and labels."""
-        pixels = torch.from_numpy(np.array(self.pixels[numbers])).to(device).permute(0, 3, 1, 2)
+    def on(self, device: str) -> Loaded:
+        """As tensors on a device; those of a processor share the arrays' memory."""
         mean, deviation = (
             torch.tensor(values, device=device)[:, None, None]
             for values in (self.mean, self.deviation)
         )
-        labels = torch.from_numpy(np.array(self.label[numbers])).to(device)
-        return (pixels.float() - mean) / deviation, labels
+        pixels, label = (torch.from_numpy(array).to(device) for array in (self.pixels, self.label))
+        return Loaded(pixels, label, self.train, mean, deviation)
 
     def digest(self) -> str:
         """Identifies pixels and labels."""
@@ -72,7 +87,7 @@ class Prepared:
 
     def mapped(self, folder: Path) -> Prepared:
         """The same, the arrays mapped from the files of ``save``."""
-        pixels, label = (np.load(folder / name, mmap_mode="r") for name in (PIXELS, LABELS))
+        pixels, label = (np.load(folder / name, mmap_mode="c") for name in (PIXELS, LABELS))
         return replace(self, pixels=pixels, label=label)
 
     def without_arrays(self) -> Prepared:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ngc.train.maker_images import Prepared
+from ngc.train.maker_images import Loaded, Prepared
 from ngc.train.maker_recipe import ZooRecipe
 from ngc.zoo.wild_park import Config, WildPark, network, sample
 
@@ -103,25 +103,31 @@ def job_of(recipe: ZooRecipe, number: int, images: Prepared) -> Job:
 def train_network(recipe: ZooRecipe, number: int, images: Prepared) -> Trained:
     """Train network ``number`` and keep what the recipe says."""
     job = job_of(recipe, number, images)
-    hyper, device = job.hyper, recipe.device
-    module = _new(job).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # A GPU's quickest convolutions give other sums each time, or fewer digits.
+    with torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False):
+        return _trained(recipe, job, images.on(recipe.device))
+
+
+def _trained(recipe: ZooRecipe, job: Job, images: Loaded) -> Trained:
+    hyper = job.hyper
+    module = _new(job).to(recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(
         module.parameters(), lr=hyper.lr, weight_decay=hyper.weight_decay, fused=True
     )
-    seen = np.random.default_rng(seed_for(job.seed, SHARE, number)).permutation(images.train)
+    seen = np.random.default_rng(seed_for(job.seed, SHARE, job.number)).permutation(images.train)
     seen = np.sort(seen[: math.ceil(hyper.share * images.train)])
-    order = np.random.default_rng(seed_for(job.seed, ORDER, number))
+    order = np.random.default_rng(seed_for(job.seed, ORDER, job.number))
     kept, found = recipe.epochs_kept(), Trained(job)
     for epoch in range(recipe.train.epochs + 1):
         loss = None
         if epoch > 0:
-            numbers = seen[order.permutation(len(seen))]
+            numbers = torch.from_numpy(seen[order.permutation(len(seen))]).to(recipe.device)
             loss = _epoch(module, optimiser, images, numbers, hyper.batch_size, recipe)
             if not math.isfinite(loss):
                 found.stopped = epoch
                 break
         if epoch in kept:
-            test_loss, accuracy = evaluate(module, images, device)
+            test_loss, accuracy = evaluate(module, images)
             figures = (epoch, loss, test_loss, accuracy)
             found.rows.append(dict(zip(COLUMNS, figures)))
             found.states[epoch] = _stored(module)
@@ -138,8 +144,8 @@ def _new(job: Job) -> WildPark:
 def _epoch(
     module: WildPark,
     optimiser: torch.optim.Optimizer,
-    images: Prepared,
-    numbers: np.ndarray,
+    images: Loaded,
+    numbers: Tensor,
     batch_size: int,
     recipe: ZooRecipe,
 ) -> float:
@@ -148,7 +154,7 @@ def _epoch(
     device = torch.device(recipe.device)
     total = torch.zeros((), device=device)
     for start in range(0, len(numbers), batch_size):
-        inputs, labels = images.batch(numbers[start : start + batch_size], recipe.device)
+        inputs, labels = images.batch(numbers[start : start + batch_size])
         with torch.autocast(device.type, torch.bfloat16, recipe.train.precision == "bf16"):
             logits = module(inputs)
         loss = F.cross_entropy(logits.float(), labels)
@@ -160,14 +166,14 @@ def _epoch(
 
 
 @torch.no_grad()
-def evaluate(module: WildPark, images: Prepared, device: str = "cpu") -> tuple[float, float]:
+def evaluate(module: WildPark, images: Loaded) -> tuple[float, float]:
     """Mean loss and accuracy on the test images."""
     module.eval()
-    count = len(images.pixels) - images.train
+    device, count = images.pixels.device, len(images.pixels) - images.train
     loss = torch.zeros((), dtype=torch.float64, device=device)
     right = torch.zeros((), dtype=torch.long, device=device)
     for start in range(images.train, len(images.pixels), TESTED):
-        inputs, labels = images.batch(slice(start, start + TESTED), device)
+        inputs, labels = images.batch(slice(start, start + TESTED))
         logits = module(inputs)
         loss += F.cross_entropy(logits, labels, reduction="sum").double()
         right += (logits.argmax(1) == labels).sum()

@@ -110,7 +110,7 @@ def _serve(boss: Connection, make: Make) -> None:
             number = boss.recv()
             try:
                 make(number)
-            except NgcError as error:
+            except (NgcError, OSError) as error:  # a disk may be full
                 boss.send(error)
             else:
                 boss.send(number)
