@@ -30,6 +30,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ngc.errors import ModelError
 from ngc.frontends.dims import Example
+from ngc.frontends.torch_registry import registry_kept
 from ngc.ir.source import Exported, Origin, Place, Sample
 from ngc.ir.tensors import to_numpy
 
@@ -124,7 +125,7 @@ def written(program: ExportedProgram, tensors: Mapping[str, Any], where: str) ->
     if any(t.is_complex() for t in found):
         raise ModelError("it has complex parameters", where=where, hint="real ones, two for each")
     own, clashing = _set_apart(program)
-    with exporting(program):
+    with exporting(program), registry_kept():
         try:
             made = torch.onnx.export(
                 own, (), dynamo=True, external_data=False, optimize=False, verbose=False
