@@ -70,8 +70,9 @@ def _structure(plan: Plan, device: torch.device) -> Structure:
             continue
         src, dst = (Ends.of(torch.from_numpy(ends).to(device)) for ends in (block.src, block.dst))
         stop = start + block.num_edges
-        separate = layout.linear_column and layout.columns(block).tolist() == [layout.width - 1]
-        blocks.append(Block(src, dst, start, stop, block.category, separate))
+        columns = tuple(layout.columns(block).tolist())
+        separate = layout.linear_column and columns == (layout.width - 1,)
+        blocks.append(Block(src, dst, start, stop, block.category, columns, separate))
         start = stop
     features = plan.structure(device)
     features.pop("edge_reversed", None)

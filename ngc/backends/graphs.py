@@ -54,13 +54,15 @@ class Ends:
 class Block:
     """All pairs of src [g, i] and dst [g, o]: edges ``start`` to ``stop`` of the graph.
 
-    ``separate``: their weights are in the last column of the kernel, that of linear layers."""
+    ``columns``: those of the padded kernel that it fills, the others are zeros; ``separate``: it is
+    the last one alone, that of linear layers."""
 
     src: Ends
     dst: Ends
     start: int
     stop: int
     kind: int
+    columns: tuple[int, ...]
     separate: bool = False
 
     @property

@@ -3,6 +3,7 @@ no time, and as modules of PyTorch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -159,11 +160,21 @@ def families(**options: object) -> dict[str, Compilation]:
     return {name: classifier(*layers, **options) for name, layers in FAMILIES.items()}  # type: ignore[arg-type]
 
 
-def company(networks: dict[str, Compilation], many: int = 2) -> tuple[GraphBatch, list[str]]:
-    """A batch with ``many`` networks of each architecture in turn, and the name of each."""
+def company(
+    networks: dict[str, Compilation],
+    many: int = 2,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    double: bool = False,
+) -> tuple[GraphBatch, list[str]]:
+    """A batch with ``many`` networks of each architecture in turn, and the name of each. Weights
+    are those given, else random ones."""
     names = [name for _ in range(many) for name in networks]
-    return mixed_batch(*(
-        (network, classifier_weights(network, many, seed=number),
-         [k for k, other in enumerate(names) if other == name])
-        for number, (name, network) in enumerate(networks.items())
-    )), names  # fmt: skip
+    parts = []
+    for number, (name, network) in enumerate(networks.items()):
+        given = classifier_weights(network, many, seed=number)
+        if weights is not None and name in weights:
+            given = weights[name]
+        places = [k for k, other in enumerate(names) if other == name]
+        parts.append((network, given.double() if double else given, places))
+    return mixed_batch(*parts), names
