@@ -6,7 +6,7 @@ known from the shape of the networks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,10 @@ class Architecture(nn.Module):
         of_layer = NUM_SIZES + len(facts.activations) + len(KINDS) + len(POOLS)
         numbers = NUM_TOTALS + of_layer * facts.num_layers
         self.mlp = perceptron(numbers, hidden, hidden, outputs, dropout=dropout)
+
+    @staticmethod
+    def sees(settings: Mapping[str, object]) -> str:
+        return "architecture only, no weights"
 
     def forward(self, batch: GraphBatch) -> Tensor:
         require(self, batch)

@@ -21,7 +21,7 @@ from ngc.models.initial import xavier
 from ngc.models.limits import require
 from ngc.models.list_edges import ListEdges
 from ngc.models.readout import EditReadout, ElementReadout, GraphReadout, num_answers
-from ngc.models.registry import PREDICTS, model
+from ngc.models.registry import PREDICTS, model, weights_and_probes
 from ngc.models.settings import Activations, Count, Deviation, Readout, Share, Size
 from ngc.models.topology import EdgeFeatures, EdgeMlp, Topology
 
@@ -87,6 +87,8 @@ class NgGnn(nn.Module):
     layer's input is added to its output (neither is in the paper; both learn faster). path:
     ``blocks``, or ``lists``, the plain form.
     """
+
+    sees = staticmethod(weights_and_probes)
 
     def __init__(
         self,

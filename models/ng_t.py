@@ -22,7 +22,7 @@ from ngc.models.facts import Facts
 from ngc.models.limits import require
 from ngc.models.pairs import AttentionMaps, Kernels, Pairs, UpdateMaps, check_memory
 from ngc.models.readout import EditReadout, ElementReadout, GraphReadout, num_answers
-from ngc.models.registry import PREDICTS, model
+from ngc.models.registry import PREDICTS, model, weights_and_probes
 from ngc.models.settings import Activations, Count, Deviation, Memory, Readout, Share, Size
 
 Path = Literal["chunked", "direct"]
@@ -137,6 +137,8 @@ class NgT(nn.Module):
     Edges count in their own direction only, so that graphs compiled with any ``reverse`` give the
     same.
     """
+
+    sees = staticmethod(weights_and_probes)
 
     def __init__(
         self,

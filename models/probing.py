@@ -6,7 +6,7 @@ points that are fixed, this asks where the answers tell most.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,10 @@ class Probing(nn.Module):
         self.mlp = perceptron(
             points * facts.num_outputs, *[width] * (layers - 1), outputs, dropout=dropout
         )
+
+    @staticmethod
+    def sees(settings: Mapping[str, object]) -> str:
+        return f"outputs at {settings['points']} learned points, no weights"
 
     def forward(self, batch: GraphBatch) -> Tensor:
         require(self, batch)

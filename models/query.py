@@ -6,7 +6,7 @@ What every claim about reading weights has to beat where networks are cheap to r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,10 @@ class Query(nn.Module):
         self.mlp = perceptron(
             points * facts.num_outputs, *[width] * (layers - 1), outputs, dropout=dropout
         )
+
+    @staticmethod
+    def sees(settings: Mapping[str, object]) -> str:
+        return f"outputs at {settings['points']} points, no weights"
 
     def forward(self, batch: GraphBatch) -> Tensor:
         require(self, batch)

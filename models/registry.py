@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +13,8 @@ from ngc.models.facts import Facts
 
 MODELS: dict[str, type[nn.Module]] = {}
 M = TypeVar("M", bound=type[nn.Module])
+
+WEIGHTS = "weights only"  # what a model sees, in words
 
 # A vector for each graph, each node or each edge, or changes of all weights (``Edits``).
 PREDICTS = ("graph", "nodes", "edges", "edits")
@@ -25,7 +27,8 @@ def model(name: str) -> Callable[[M], M]:
     settings are keyword arguments with annotations and defaults, so that recipes can check them.
     ``forward(batch: GraphBatch)`` returns [graphs, outputs] in the order of the batch; for nodes
     and edges a tuple, [graphs, n, outputs] for each part, in the order of the part and of its plan,
-    reversed twins of edges left out; or ``Edits``.
+    reversed twins of edges left out; or ``Edits``. ``sees(settings)``, a static method, says what a
+    model may see; without one it reads weights only.
     """
 
     def register(cls: M) -> M:
@@ -34,6 +37,17 @@ def model(name: str) -> Callable[[M], M]:
         return cls
 
     return register
+
+
+def regime(name: str, settings: Mapping[str, object]) -> str:
+    """What a model with these settings may see: figures of different regimes are not compared."""
+    sees: Callable[[Mapping[str, object]], str] | None = getattr(MODELS[name], "sees", None)
+    return sees(settings) if sees is not None else WEIGHTS
+
+
+def weights_and_probes(settings: Mapping[str, object]) -> str:
+    """Of models that read weights, and answers to ``probes`` inputs."""
+    return f"weights and {settings['probes']} probes" if settings["probes"] else WEIGHTS
 
 
 def build(name: str, facts: Facts, **settings: object) -> nn.Module:

@@ -19,6 +19,7 @@ import torch
 
 from ngc.errors import NgcError, OptionError
 from ngc.files import write_beside
+from ngc.models import registry
 from ngc.train import report, runs
 from ngc.train.keeper import LAST, Keeper
 from ngc.train.module import Training
@@ -203,13 +204,7 @@ def metrics_of(
 
 def regime(recipe: Recipe) -> str:
     """What a model may see: figures of different regimes are not compared."""
-    settings = recipe.model_settings
-    if probes := settings.get("probes", 0):
-        text = f"weights and {probes} probes"
-    elif points := settings.get("points", 0):
-        text = f"outputs at {points} points, no weights"
-    else:
-        text = "weights only"
+    text = registry.regime(recipe.model_name, recipe.model_settings)
     return text if recipe.augment is None else f"{text}, augmented"
 
 

@@ -20,6 +20,7 @@ from ngc.cli import app
 from ngc.train.predict import load_trained, predict
 from ngc.train.recipe import read_recipe
 from ngc.train.regression import Regression, Tau
+from ngc.train.runner import regime as regime_of
 from ngc.train.runner import run
 from tests.models.classifiers import Layer, classifier_model
 from tests.train.fake_zoo import small_zoo
@@ -116,6 +117,23 @@ def test_the_models_learn_it(tmp_path: Path, name: str) -> None:
     train = {"epochs": 12, "lr": 5e-3, "schedule": "cosine"}
     metrics = started(tmp_path, model=model, graph=graph, train=train)
     assert metrics["test"]["tau"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("model", "regime"),
+    [
+        ({"name": "stat_nn"}, "weights only"),
+        ({"name": "ng_t", "probes": 0}, "weights only"),
+        ({"name": "ng_gnn", "probes": 4}, "weights and 4 probes"),
+        ({"name": "query", "points": 8}, "outputs at 8 points, no weights"),
+        ({"name": "probing", "points": 8}, "outputs at 8 learned points, no weights"),
+        ({"name": "architecture"}, "architecture only, no weights"),
+    ],
+)
+def test_a_run_says_what_its_model_may_see(
+    tmp_path: Path, model: dict[str, Any], regime: str
+) -> None:
+    assert regime_of(read_recipe(recipe_of(tmp_path, model=model))) == regime
 
 
 def test_augmented_runs_end_the_same_twice(tmp_path: Path) -> None:
