@@ -27,8 +27,8 @@ class Facts:
     ``activations``: names of the activation functions in the graphs;
     ``mean_log_degree``: mean of log(degree + 1) over nodes, which PNA scales by;
     ``input_shapes``: of the networks themselves, for probes (empty where they differ);
-    ``chain``: (out, in) of each layer, where all graphs are one and the same chain of dense layers,
-    else empty.
+    ``chain``: (out, in) of each layer, where all graphs are one and the same chain of dense or
+    convolutional layers, else empty; ``chain_columns``: those of the kernel that each layer fills.
     """
 
     width: int
@@ -43,6 +43,7 @@ class Facts:
     linear_column: bool = False
     input_shapes: tuple[tuple[int, ...], ...] = ()
     chain: tuple[tuple[int, int], ...] = ()
+    chain_columns: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def of(
@@ -62,6 +63,7 @@ class Facts:
             )
         width, linear_column, reverse = kinds.pop()
         nodes = sum(s.num_nodes * count for s, count in found)
+        chain, chain_columns = _common_chain(s for s, _ in found)
         logs = sum(float((s.degree + 1.0).log().sum()) * count for s, count in found)
         return cls(
             width=width,
@@ -75,7 +77,8 @@ class Facts:
             activations=_activations(s for s, _ in found),
             linear_column=linear_column,
             input_shapes=input_shapes,
-            chain=chain_of(found[0][0]) if len(found) == 1 else (),
+            chain=chain,
+            chain_columns=chain_columns,
         )
 
 
@@ -95,17 +98,27 @@ def _ranks(structure: Structure, role: int) -> int:
     return int(ranks.max()) + 1 if len(ranks) else 0
 
 
-def chain_of(structure: Structure) -> tuple[tuple[int, int], ...]:
-    """(out, in) of each block, where each block is dense and reads what the one before wrote."""
+Chained = tuple[tuple[tuple[int, int], ...], tuple[tuple[int, ...], ...]]
+
+
+def _common_chain(structures: Iterable[Structure]) -> Chained:
+    """That of all graphs, if it is one; activation functions may differ."""
+    found = {chain_of(structure) for structure in structures}
+    return found.pop() if len(found) == 1 else ((), ())
+
+
+def chain_of(structure: Structure) -> Chained:
+    """(out, in) of each block and the columns it fills, where each block is dense and reads what
+    the one before wrote; else nothing."""
     sizes: list[tuple[int, int]] = []
     last = torch.nonzero(structure.features["node_role"] == ROLE_INPUT).flatten()
     for block in structure.blocks:
         groups, out, into = block.grid
         if groups != 1 or not torch.equal(block.src.nodes[0], last):
-            return ()
+            return (), ()
         sizes.append((out, into))
         last = block.dst.nodes[0]
-    return tuple(sizes)
+    return tuple(sizes), tuple(block.columns for block in structure.blocks)
 
 
 def unseen_in(facts: Facts, structure: Structure) -> tuple[str, ...]:

@@ -21,15 +21,16 @@ from ngc.models.weight_space import Features, WeightSpace
 
 
 class FourierFeatures(nn.Module):
-    """Fixed random Fourier features of x [..., taps], [..., 2 * count]."""
+    """Fixed random Fourier features of x [..., width], [..., 2 * count]; or of some columns of it,
+    as if the others were zero."""
 
-    def __init__(self, taps: int, count: int, sigma: float) -> None:
+    def __init__(self, width: int, count: int, sigma: float) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.randn(taps, count) * sigma)
+        self.register_buffer("frequencies", torch.randn(width, count) * sigma)
         self.frequencies: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
-        return fourier(x, self.frequencies)
+    def forward(self, x: Tensor, columns: tuple[int, ...] | None = None) -> Tensor:
+        return fourier(x, self.frequencies if columns is None else self.frequencies[list(columns)])
 
 
 class PlaceBands(nn.Module):
@@ -90,15 +91,15 @@ class Functional(nn.Module):
     ) -> None:
         super().__init__()
         self.space, taps = space, space.chain.taps
-        self.weight: nn.Module = nn.Identity()
-        self.bias: nn.Module = nn.Identity()
-        entry = Features(taps, 1)
+        self.weight: FourierFeatures | None = None
+        self.bias: FourierFeatures | None = None
+        of_bias = 1
         if frequencies:
-            self.weight = FourierFeatures(taps, frequencies, sigma)
+            self.weight = FourierFeatures(space.chain.width, frequencies, sigma)
             self.bias = FourierFeatures(1, frequencies, sigma)
-            entry = Features(2 * frequencies, 2 * frequencies)
+            taps, of_bias = (2 * frequencies,) * len(taps), 2 * frequencies
         self.places = PlaceBands(space.chain, bands) if bands else None
-        entry = Features(entry.weight + 4 * bands, entry.bias + 2 * bands)
+        entry = Features(tuple(n + 4 * bands for n in taps), of_bias + 2 * bands)
         hidden = Features(width, width)
         self.layers = nn.ModuleList(
             WeightSpaceLinear(space, hidden if k else entry, hidden, "mean") for k in range(layers)
@@ -118,8 +119,10 @@ class Functional(nn.Module):
     def forward(self, batch: GraphBatch) -> Tensor | Edits:
         chain = self.space.chain
         read = chain.read(batch)
-        weights = [self.weight(w) for w in read.weights]
-        biases = [self.bias(b[..., None]) for b in read.biases]
+        weights, biases = list(read.weights), [b[..., None] for b in read.biases]
+        if self.weight is not None and self.bias is not None:
+            weights = [self.weight(w, columns) for w, columns in zip(weights, chain.columns)]
+            biases = [self.bias(b) for b in biases]
         if self.places is not None:
             weights, biases = self.places(weights, biases)
         members = self.space.fold(weights, biases)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ngc.backends.graphs import GraphBatch, Part
 from ngc.models.facts import Facts
@@ -41,7 +42,7 @@ class SetNn(nn.Module):
         check_predicts("set_nn", predicts, ("graph",))
         self.chain = Chain.of(facts, "set_nn")
         sets = len(self.chain.sizes)
-        self.weight, self.bias = nn.Linear(self.chain.taps, width), nn.Linear(1, width)
+        self.weight, self.bias = nn.Linear(self.chain.width, width), nn.Linear(1, width)
         self.layer = nn.Parameter(torch.randn(2, sets, width) / width**0.5)
         self.phi = nn.Sequential(nn.ReLU(), perceptron(*[width] * (layers + 1)))
         self.rho = perceptron(sets * width, head, head, outputs, dropout=dropout)
@@ -55,10 +56,14 @@ class SetNn(nn.Module):
         for k, (weights, biases) in enumerate(zip(read.weights, read.biases)):
             elements = torch.cat(
                 [
-                    self.weight(weights.flatten(1, 2)) + self.layer[0, k],
+                    self._of_weights(weights.flatten(1, 2), k) + self.layer[0, k],
                     self.bias(biases[..., None]) + self.layer[1, k],
                 ],
                 dim=1,
             )
             pooled.append(self.phi(elements).mean(1))
         return batch.restored([self.rho(torch.cat(pooled, dim=-1))])
+
+    def _of_weights(self, weights: Tensor, layer: int) -> Tensor:
+        columns = list(self.chain.columns[layer])
+        return F.linear(weights, self.weight.weight[:, columns], self.weight.bias)

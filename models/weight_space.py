@@ -22,22 +22,29 @@ Axes = tuple[int, ...]  # layers of neurons, 0 for the inputs; of a weight: (out
 
 @dataclass(frozen=True)
 class Features:
-    """Numbers for each entry of a weight matrix, and for each of a bias vector."""
+    """Numbers for each entry of a weight matrix, in each layer the same or one for each; and for
+    each of a bias vector."""
 
-    weight: int
+    weight: int | tuple[int, ...]
     bias: int
+
+    def of_weight(self, layer: int) -> int:
+        return self.weight if isinstance(self.weight, int) else self.weight[layer]
 
 
 @dataclass(frozen=True)
 class Member:
-    """``axes``: the set axes; ``copies``: entries folded into the channels, for each feature."""
+    """``axes``: the set axes; ``copies``: entries folded into the channels, for each feature;
+    ``layer``: of which, the first is 0."""
 
     axes: Axes
     copies: int
     is_weight: bool
+    layer: int
 
     def channels(self, features: Features) -> int:
-        return self.copies * (features.weight if self.is_weight else features.bias)
+        of_entry = features.of_weight(self.layer) if self.is_weight else features.bias
+        return self.copies * of_entry
 
 
 @dataclass(frozen=True)
@@ -65,9 +72,9 @@ class WeightSpace:
             out_copies = 1 if k in self.permuted else out
             in_copies = 1 if k - 1 in self.permuted else into
             axes = tuple(axis for axis in (k, k - 1) if axis in self.permuted)
-            weights.append(Member(axes, out_copies * in_copies, is_weight=True))
+            weights.append(Member(axes, out_copies * in_copies, True, k - 1))
             out_axes = tuple(axis for axis in axes if axis == k)
-            biases.append(Member(out_axes, out_copies, is_weight=False))
+            biases.append(Member(out_axes, out_copies, False, k - 1))
         return (*weights, *biases)
 
     @cached_property
@@ -100,7 +107,7 @@ class WeightSpace:
         weights, biases = [], []
         for k, (out, into) in enumerate(self.chain.sizes, 1):
             shape = (into, out) if self._swaps(k) else (out, into)
-            x = members[k - 1].reshape(-1, *shape, features.weight)
+            x = members[k - 1].reshape(-1, *shape, features.of_weight(k - 1))
             weights.append(x.transpose(1, 2) if self._swaps(k) else x)
             biases.append(members[len(self.chain.sizes) + k - 1].reshape(-1, out, features.bias))
         return tuple(weights), tuple(biases)

@@ -16,10 +16,10 @@ from ngc.models.weight_space import Features, WeightSpace
 
 ONE = Features(1, 1)
 CHAINS = {
-    "one layer": Chain(((2, 3),), 1),
-    "two layers": Chain(((3, 2), (2, 3)), 1),
-    "three layers": Chain(((3, 2), (2, 3), (2, 2)), 1),
-    "one output": Chain(((3, 2), (3, 3), (1, 3)), 1),
+    "one layer": Chain(((2, 3),)),
+    "two layers": Chain(((3, 2), (2, 3))),
+    "three layers": Chain(((3, 2), (2, 3), (2, 2))),
+    "one output": Chain(((3, 2), (3, 3), (1, 3))),
 }
 SPACES = {"hidden": WeightSpace.of_hidden, "all": WeightSpace.of_all}
 
@@ -138,7 +138,7 @@ def test_layers_are_all_maps_that_commute(kind: str, name: str, pool: str) -> No
 def test_weights_alone_have_the_maps_of_the_np_layer(layers: int) -> None:
     """Zhou et al. 2023: one map between all pairs of layers, one more to the layer before
     and to the one after, and rows, columns and entries of the layer itself."""
-    space = WeightSpace.of_all(Chain(((2, 2),) * layers, 1))
+    space = WeightSpace.of_all(Chain(((2, 2),) * layers))
     counts = [
         sum(space.members[k].is_weight for k in space.having(axes)) ** 2 for axes in space.subsets
     ]
