@@ -64,12 +64,20 @@ class Compiler:
         self._loaded = Recent(KEPT)
         self._hashes: WeakKeyDictionary[Seen, str] = WeakKeyDictionary()
         self._kept: dict[Any, Any] = {}
+        self._recent = Recent(KEPT)
 
     def kept(self, key: Any, make: Callable[[], T]) -> T:
         """What ``make`` returns, made once."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
+
+    def recent(self, key: Any, make: Callable[[], T]) -> T:
+        """What ``make`` returns, kept for the keys used last."""
+        if self._recent.used(key) is None:
+            self._recent.put(key, make())
+        found: T = self._recent[key]
+        return found
 
     def file(self, path: Path) -> tuple[str, np.ndarray]:
         """Architecture and row of an ONNX file."""

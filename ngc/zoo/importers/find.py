@@ -10,10 +10,12 @@ from typing import Any
 from ngc.errors import NgcError, OptionError
 from ngc.frontends.onnx_files import WEIGHTS_ALONE
 from ngc.zoo.importers.base import Importer, files_below
+from ngc.zoo.importers.made import ABOUT, NETWORKS, Made
 from ngc.zoo.importers.onnx_folder import SUFFIXES, OnnxFolder
 from ngc.zoo.importers.small_cnn import LAYOUT, WEIGHTS, SmallCnn
 from ngc.zoo.importers.state_dicts import StateDicts
 from ngc.zoo.importers.tables import Table
+from ngc.zoo.importers.wild_park import WildPark, checkpoints_below
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,22 @@ def small_cnn(given: Given) -> Importer:
     return SmallCnn(given.source if given.source.is_dir() else given.source.parent)
 
 
+def published_wild_park(given: Given) -> Importer:
+    _no_table(given)
+    return WildPark(given.source)
+
+
+def made(given: Given) -> Importer:
+    _no_table(given)
+    return Made(given.source)
+
+
 KINDS: Mapping[str, Callable[[Given], Importer]] = {
     "onnx": onnx_folder,
     "state-dicts": state_dicts,
     "small-cnn": small_cnn,
+    "wild-park": published_wild_park,
+    "made": made,
 }
 
 
@@ -62,6 +76,10 @@ def _kind_of(given: Given) -> str:
         return "state-dicts"
     if given.source.name == WEIGHTS or (given.source / LAYOUT).is_file():
         return "small-cnn"
+    if any((given.source / NETWORKS).glob(f"*/{ABOUT}")):
+        return "made"
+    if any(checkpoints_below(given.source)):
+        return "wild-park"
     if any(files_below(given.source, SUFFIXES)):
         return "onnx"
     if any(files_below(given.source, WEIGHTS_ALONE)):
