@@ -21,7 +21,8 @@ NUM_STATISTICS = 2 + len(QUANTILES)
 
 @model("stat_nn")
 class StatNn(nn.Module):
-    """Mean, variance and quantiles of each layer's weights and of its biases -> MLP.
+    """Mean, variance and quantiles of each layer's weights and of its biases -> MLP; where graphs
+    have them, of the means and variances of norms and other numbers of nodes as well.
 
     Reads any mixture of architectures with no more layers than the training graphs had. A layer is
     the nodes at one distance from the input with the edges into them; constants (a skip's weights,
@@ -42,8 +43,11 @@ class StatNn(nn.Module):
         super().__init__()
         check_predicts("stat_nn", predicts, ("graph",))
         self.num_layers = facts.num_layers - 1  # the first one holds the inputs
-        statistics = 2 * NUM_STATISTICS * self.num_layers
-        self.mlp = perceptron(statistics, hidden, hidden, outputs, dropout=dropout)
+        self.scalars = facts.scalars
+        self.of_layer = NUM_STATISTICS * (1 + len(facts.scalars))
+        self.mlp = perceptron(
+            self.of_layer * self.num_layers, hidden, hidden, outputs, dropout=dropout
+        )
 
     def forward(self, batch: GraphBatch) -> Tensor:
         require(self, batch)
@@ -56,27 +60,31 @@ class StatNn(nn.Module):
 
     def _read(self, part: Part) -> Tensor:
         """[graphs, statistics] of a part."""
-        members = part.structure.keep("stat_nn", lambda: members_of_layers(part.structure))
-        kernels, biases = part.edges.flatten(1), part.x[..., BIAS]
+        key = ("stat_nn", self.scalars)
+        members = part.structure.keep(key, lambda: members_of_layers(part.structure, self.scalars))
+        numbers = part.edges.flatten(1), *(part.x[..., column] for column in self.scalars)
         rows = [
-            statistics(values[:, index])
-            for of_weights, of_biases in members
-            for values, index in ((kernels, of_weights), (biases, of_biases))
+            torch.cat([statistics(of[:, index]) for of, index in zip(numbers, places)], dim=1)
+            for places in members
         ]
         missing = self.num_layers - len(members)
-        nothing = kernels.new_zeros(len(part), 2 * NUM_STATISTICS * missing)
-        return torch.cat([*rows[:-2], nothing, *rows[-2:]], dim=1)
+        nothing = part.x.new_zeros(len(part), self.of_layer * missing)
+        return torch.cat([*rows[:-1], nothing, *rows[-1:]], dim=1)
 
 
-def members_of_layers(structure: Structure) -> list[tuple[Tensor, Tensor]]:
-    """For each layer, places of its weights in the kernels [e * width], of its biases in [n]."""
+def members_of_layers(
+    structure: Structure, scalars: tuple[int, ...] = (BIAS,)
+) -> list[tuple[Tensor, ...]]:
+    """For each layer, places of its weights in the kernels [e * width], and of its parameters in
+    each of these columns of the node scalars [n]."""
     layer = structure.features["layer"]
     into = layer[structure.features["edge_index"][1]]
     found = []
     for k in range(1, int(layer.max()) + 1):
         weights = structure.weight_mask & (into == k)[:, None]
-        biases = structure.scalar_mask[:, BIAS] & (layer == k)
-        found.append((weights.flatten().nonzero().flatten(), biases.nonzero().flatten()))
+        of_nodes = [structure.scalar_mask[:, column] & (layer == k) for column in scalars]
+        places = (weights.flatten(), *of_nodes)
+        found.append(tuple(chosen.nonzero().flatten() for chosen in places))
     return found
 
 

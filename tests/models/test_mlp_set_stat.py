@@ -11,6 +11,7 @@ from ngc.compiler import compile
 from ngc.errors import OptionError
 from ngc.models import build
 from ngc.models.stat_nn import NUM_STATISTICS, members_of_layers, statistics
+from tests.models.classifiers import classifier_weights, company, families
 from tests.models.networks import (
     batch_of,
     conv_model,
@@ -146,6 +147,23 @@ def test_layers_hold_their_weights_and_not_the_padding() -> None:
         found = part.edges.flatten(1)[:, of_weights].sort(1).values
         assert torch.equal(found, named[f"w{k}"].flatten(1).sort(1).values)
         assert torch.equal(part.x[:, of_biases, 0], named[f"b{k}"])
+
+
+def test_statistics_of_classifiers_are_of_every_parameter_and_of_nothing_else() -> None:
+    networks = families()
+    facts = facts_of(*networks.values())
+    assert facts.scalars == (0, 1, 2), "bias, mean and variance of a norm"
+    for name, network in networks.items():
+        members = members_of_layers(structure_of(network.plan), facts.scalars)
+        found = sum(len(index) for places in members for index in places)
+        assert found == sum(param.size for param in network.program.params), name
+    model = build("stat_nn", facts, outputs=3, hidden=8).eval()
+    batch, names = company(networks)
+    together = model(batch)
+    for number, (name, network) in enumerate(networks.items()):
+        alone = model(batch_of(network, classifier_weights(network, 2, seed=number)))
+        places = [k for k, other in enumerate(names) if other == name]
+        torch.testing.assert_close(together[places], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_layers_that_a_network_lacks_are_zeros_before_the_last() -> None:
