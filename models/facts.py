@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ngc.backends.graphs import ROLE_OUTPUT, Structure
-from ngc.backends.schema import BY_NAME, SCALARS
+from ngc.backends.schema import BY_NAME
 from ngc.errors import OptionError
 
 ROLE_INPUT = BY_NAME["node_role"].categories.index("input")
@@ -28,7 +28,9 @@ class Facts:
     ``mean_log_degree``: mean of log(degree + 1) over nodes, which PNA scales by;
     ``input_shapes``: of the networks themselves, for probes (empty where they differ);
     ``chain``: (out, in) of each layer, where all graphs are one and the same chain of dense or
-    convolutional layers, else empty; ``chain_columns``: those of the kernel that each layer fills.
+    convolutional layers, else empty; ``chain_columns``: those of the kernel that each layer fills;
+    ``edge_kinds``, ``kernels`` (sizes), ``widest`` (most neurons in a layer): what else is known to
+    occur, see ``unseen.py``.
     """
 
     width: int
@@ -44,6 +46,9 @@ class Facts:
     input_shapes: tuple[tuple[int, ...], ...] = ()
     chain: tuple[tuple[int, int], ...] = ()
     chain_columns: tuple[tuple[int, ...], ...] = ()
+    edge_kinds: tuple[str, ...] = ()
+    kernels: tuple[tuple[int, ...], ...] = ()
+    widest: int = 0
 
     @classmethod
     def of(
@@ -73,23 +78,43 @@ class Facts:
             num_outputs=max(_ranks(s, ROLE_OUTPUT) for s, _ in found),
             num_layers=max(int(s.features["layer"].max()) + 1 for s, _ in found),
             mean_log_degree=logs / nodes,
-            scalars=_scalars(s for s, _ in found),
-            activations=_activations(s for s, _ in found),
+            scalars=scalars_of(s for s, _ in found),
+            activations=activations_of(s for s, _ in found),
             linear_column=linear_column,
             input_shapes=input_shapes,
             chain=chain,
             chain_columns=chain_columns,
+            edge_kinds=kinds_of(s for s, _ in found),
+            kernels=kernels_of(s for s, _ in found),
+            widest=widest_of(s for s, _ in found),
         )
 
 
-def _scalars(structures: Iterable[Structure]) -> tuple[int, ...]:
+def scalars_of(structures: Iterable[Structure]) -> tuple[int, ...]:
     used = torch.stack([s.scalar_mask.any(0) for s in structures]).any(0)
     return tuple(sorted({0, *used.nonzero().flatten().tolist()}))
 
 
-def _activations(structures: Iterable[Structure]) -> tuple[str, ...]:
+def activations_of(structures: Iterable[Structure]) -> tuple[str, ...]:
     found = torch.cat([s.features["activation"] for s in structures]).unique()
     return tuple(BY_NAME["activation"].categories[k] for k in found.tolist())
+
+
+def kinds_of(structures: Iterable[Structure]) -> tuple[str, ...]:
+    """Kinds of edges, by name."""
+    found = torch.cat([s.features["edge_kind"].unique() for s in structures]).unique()
+    return tuple(BY_NAME["edge_kind"].categories[k] for k in found.tolist())
+
+
+def kernels_of(structures: Iterable[Structure]) -> tuple[tuple[int, ...], ...]:
+    """Sizes of kernels (depth, height, width), before they are padded."""
+    sizes = torch.cat([s.features["kernel_size"].unique(dim=0) for s in structures])
+    return tuple(tuple(size) for size in sizes.unique(dim=0).tolist())
+
+
+def widest_of(structures: Iterable[Structure]) -> int:
+    """Most neurons in one layer."""
+    return max(int(torch.bincount(s.features["layer"]).max()) for s in structures)
 
 
 def _ranks(structure: Structure, role: int) -> int:
@@ -119,12 +144,3 @@ def chain_of(structure: Structure) -> Chained:
         sizes.append((out, into))
         last = block.dst.nodes[0]
     return tuple(sizes), tuple(block.columns for block in structure.blocks)
-
-
-def unseen_in(facts: Facts, structure: Structure) -> tuple[str, ...]:
-    """Activation functions and node scalars of a graph that those behind the facts had not, in
-    words. Models that do not read them cannot notice."""
-    activations = sorted({*_activations([structure])} - {*facts.activations})
-    columns = sorted({*_scalars([structure])} - {*facts.scalars})
-    found = [f"activation {name}" for name in activations]
-    return (*found, *(f"{SCALARS[column]} of a node" for column in columns))

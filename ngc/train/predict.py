@@ -15,9 +15,9 @@ from ngc.compiler import Compilation, compile
 from ngc.errors import NgcError, OptionError
 from ngc.files import write_beside
 from ngc.models import Facts, build
-from ngc.models.facts import unseen_in
 from ngc.models.limits import faults_of, refusal
 from ngc.models.normalise import Normalise
+from ngc.models.unseen import unseen_in
 from ngc.options import Options
 from ngc.train import runs
 from ngc.train.keeper import BEST
@@ -134,7 +134,8 @@ def predict(
     found: dict[str, Prediction] = {}
     for family, names in _families(trained, files, refused):
         numbers = torch.arange(len(names))
-        unseen = unseen_in(trained.facts, structure_of(family.compilation.plan))
+        inputs = family.prober.input_shapes
+        unseen = unseen_in(trained.facts, structure_of(family.compilation.plan), inputs)
         for chosen in numbers.split(BATCH):
             weights = family.weights[chosen]
             member = Member(family, torch.arange(len(chosen)), weights)

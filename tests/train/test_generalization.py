@@ -16,12 +16,18 @@ import yaml
 from scipy.stats import kendalltau
 from typer.testing import CliRunner
 
+from ngc.backends.blocks import structure_of
+from ngc.backends.probes import Prober
 from ngc.cli import app
+from ngc.compiler import compile
+from ngc.models.unseen import unseen_in
+from ngc.options import Options
 from ngc.train.predict import load_trained, predict
-from ngc.train.recipe import read_recipe
+from ngc.train.recipe import ZooData, read_recipe
 from ngc.train.regression import Regression, Tau
 from ngc.train.runner import regime as regime_of
 from ngc.train.runner import run
+from ngc.train.zoo_networks import from_zoo
 from tests.models.classifiers import Layer, classifier_model
 from tests.train.fake_zoo import small_zoo
 
@@ -179,6 +185,28 @@ def test_an_architecture_unlike_the_training_networks_gets_a_warning(tmp_path: P
     result = CliRunner().invoke(app, ["predict", str(tmp_path / "run"), str(other)])
     assert result.exit_code == 0, result.output
     assert "unlike the training networks: activation sigmoid" in result.output
+
+
+@pytest.mark.parametrize(
+    ("layers", "size", "said"),
+    [
+        ((Layer(4, 1), Layer(3, 3)), 6, ""),
+        ((Layer(9, 3), Layer(3, 3)), 6, "9 neurons in a layer (known: up to 4)"),
+        ((Layer(4, 3, norm=True), Layer(3, 3)), 6, "norm edges"),
+        ((Layer(4, 3), Layer(3, 3)), 9, "inputs 1x3x9x9 (known: 1x3x6x6)"),
+    ],
+)
+def test_each_difference_to_the_training_networks_is_named(
+    tmp_path: Path, layers: tuple[Layer, ...], size: int, said: str
+) -> None:
+    zoo = small_zoo(tmp_path, runs=3)
+    networks = from_zoo(zoo, Options(), ZooData(validation=0.2, test=0.2), "accuracy")
+    options = networks.families[0].compilation.plan.options
+    other = compile(classifier_model(layers, size=size), options=options)
+    prober = Prober(other.wiring, other.plan)
+    found = unseen_in(networks.facts(), structure_of(other.plan), prober.input_shapes)
+    assert said in "; ".join(found)
+    assert bool(found) == bool(said)
 
 
 def test_kernels_larger_than_those_of_training_are_refused_in_words(tmp_path: Path) -> None:
