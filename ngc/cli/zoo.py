@@ -11,6 +11,7 @@ import typer
 from ngc.cli.data import Storage
 from ngc.cli.progress import progress_bar
 from ngc.cli.settings import command, say
+from ngc.errors import OptionError
 
 if TYPE_CHECKING:
     from ngc.zoo.store import Zoo
@@ -82,6 +83,18 @@ def import_(
             show_default=False,
         ),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=VALUE,...",
+            help="Of another zoo, only networks with one of these values.",
+            show_default=False,
+        ),
+    ] = None,
+    max_parameters: Annotated[
+        int | None,
+        typer.Option(help="Of another zoo, only networks up to this size.", show_default=False),
+    ] = None,
     norm: Annotated[
         Norm, typer.Option(help="Keep normalisations, or fold BatchNorm into the weights.")
     ] = Norm.nodes,
@@ -100,7 +113,7 @@ def import_(
     kind: Annotated[
         str,
         typer.Option(
-            metavar="onnx|state-dicts|small-cnn|wild-park|made",
+            metavar="onnx|state-dicts|small-cnn|wild-park|made|zoo",
             help="What DIR is [from its files].",
             show_default=False,
         ),
@@ -128,6 +141,8 @@ def import_(
             model=model or None,
             inputs=tuple(parse_example(text) for text in input or []) or None,
             table=table,
+            where=dict(_values(text) for text in where or []),
+            max_parameters=max_parameters,
             options=Options(norm=norm.value),
             shapes=dict(parse_shape(text) for text in shape or []),
             dims=dict(parse_dim(text) for text in dim or []),
@@ -140,6 +155,14 @@ def import_(
         )
     _say_skipped(zoo)
     describe(zoo)
+
+
+def _values(text: str) -> tuple[str, list[str]]:
+    """COLUMN=VALUE,VALUE"""
+    column, equals, values = text.partition("=")
+    if not (column and equals):
+        raise OptionError(f"found {text!r}", where="--where", hint="--where step=10,20")
+    return column, values.split(",")
 
 
 @command(zoo_app)

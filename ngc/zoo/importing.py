@@ -48,6 +48,8 @@ def import_zoo(
     model: Any = None,
     inputs: Any = None,
     table: str | Path | None = None,
+    where: Mapping[str, Sequence[str]] | None = None,
+    max_parameters: int | None = None,
     options: Options | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
@@ -63,11 +65,13 @@ def import_zoo(
 
     ``kind``: the importer, by default the one that fits the files. ``model``, ``inputs``: the
     architecture of a folder of weights alone, as ``ngc.compile`` takes it. ``table``: a CSV with a
-    row for each member. Of the ``options`` a zoo depends on ``norm`` alone. ``shard``: most
-    networks in one. ``workers``: processes. ``skip_corrupt`` leaves members out that cannot be
-    read, and lists them in skipped.csv. ``restart`` begins anew.
+    row for each member. ``where``, ``max_parameters``: which networks of another zoo, by the values
+    that columns may have and by size. Of the ``options`` a zoo depends on ``norm`` alone.
+    ``shard``: most networks in one. ``workers``: processes. ``skip_corrupt`` leaves members out
+    that cannot be read, and lists them in skipped.csv. ``restart`` begins anew.
     """
-    given = Given(Path(source), model, inputs, None if table is None else Path(table))
+    listed = None if table is None else Path(table)
+    given = Given(Path(source), model, inputs, listed, where or {}, max_parameters)
     options = Options(norm=(options or Options()).norm)
     sizes = Sizes(shapes or {}, dims or {})
     if dtype not in DTYPES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from ngc.zoo.importers.small_cnn import LAYOUT, WEIGHTS, SmallCnn
 from ngc.zoo.importers.state_dicts import StateDicts
 from ngc.zoo.importers.tables import Table
 from ngc.zoo.importers.wild_park import WildPark, checkpoints_below
+from ngc.zoo.importers.zoo_part import Where, ZooPart
+from ngc.zoo.store import facts_path
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Given:
     model: Any = None
     inputs: Any = None
     table: Path | None = None
+    where: Where = field(default_factory=dict)
+    max_parameters: int | None = None
 
 
 def onnx_folder(given: Given) -> Importer:
@@ -53,12 +57,18 @@ def made(given: Given) -> Importer:
     return Made(given.source)
 
 
+def zoo_part(given: Given) -> Importer:
+    _no_table(given)
+    return ZooPart(given.source, given.where, given.max_parameters)
+
+
 KINDS: Mapping[str, Callable[[Given], Importer]] = {
     "onnx": onnx_folder,
     "state-dicts": state_dicts,
     "small-cnn": small_cnn,
     "wild-park": published_wild_park,
     "made": made,
+    "zoo": zoo_part,
 }
 
 
@@ -68,12 +78,18 @@ def find_importer(given: Given, kind: str | None = None) -> Importer:
         raise NgcError("there is no such file or folder", where=str(given.source))
     if kind is not None and kind not in KINDS:
         raise OptionError(f"no importer is called {kind!r}", hint=", ".join(KINDS))
-    return KINDS[kind or _kind_of(given)](given)
+    kind = kind or _kind_of(given)
+    if kind != "zoo" and (given.where or given.max_parameters is not None):
+        said = "only networks of a zoo can be chosen from"
+        raise OptionError(said, where=str(given.source), hint="import all, then a part of that zoo")
+    return KINDS[kind](given)
 
 
 def _kind_of(given: Given) -> str:
     if given.model is not None:
         return "state-dicts"
+    if facts_path(given.source).is_file():
+        return "zoo"
     if given.source.name == WEIGHTS or (given.source / LAYOUT).is_file():
         return "small-cnn"
     if any((given.source / NETWORKS).glob(f"*/{ABOUT}")):
