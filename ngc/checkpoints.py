@@ -1,12 +1,13 @@
 """Checkpoints: files of weights alone, for an architecture that is compiled already.
 
 Names are those of the model's framework, or of its ONNX file, and are matched strictly: everything
-that is missing, unknown or of another shape is reported together.
+that is missing, unknown or of another shape is reported together. What a ``state_dict`` has and an
+ONNX file has not are counters of batches: they are kept, and come back with the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,23 @@ from torch import Tensor
 
 from ngc.backends.onnx_export import with_tensors
 from ngc.budget import Budget
-from ngc.compiler import Compilation, compile
+from ngc.compiler import FILE, Compilation, compile, origin_in_file
 from ngc.errors import ModelError, OptionError
 from ngc.frontends.onnx_files import WEIGHTS_ALONE
 from ngc.ir.source import Origin, Place, Source
 from ngc.ir.tensors import to_numpy
-from ngc.known import float_initializers
 
 SHOWN = 5  # names in a report
 
 # Where training programs keep the weights in a file of theirs.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+COUNTER = "num_batches_tracked"
+
+RENAMED = (
+    "exporters rename weights unless told not to: torch.onnx.export(module, inputs, path, "
+    "dynamo=True, optimize=False); or --plan-from package.module:factory"
+)
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
@@ -111,15 +118,13 @@ def with_weights(
     """The network of this architecture with other weights: a checkpoint, or tensors by name."""
     given, name = _given(weights, name)
     source = compilation.source
-    proto, origin = _described(compilation)
+    proto, origin = _described(compilation, given)
     rest = _check(proto, origin, given, name or source.name)
     tensors = {place.name: given[key] for key, place in origin.places.items() if key in given}
     changed = with_tensors(proto, tensors)
-    if source.origin is not None:
-        origin = replace(origin, rest={**origin.rest, **rest})
     named = Source(
         changed, onnx_ir.from_proto(changed), name or source.name, source.notes,
-        origin=origin if source.origin is not None else None,
+        origin=replace(origin, rest={**origin.rest, **rest}),
     )  # fmt: skip
     arrays = _params_among(compilation, tensors)
     if arrays is not None:
@@ -133,7 +138,7 @@ def params_of(
     """The parameters of ``with_weights``, without the rest of the network; None where they have to
     be computed."""
     given, name = _given(weights, name)
-    proto, origin = _described(compilation)
+    proto, origin = _described(compilation, given)
     _check(proto, origin, given, name or compilation.source.name)
     tensors = {place.name: given[key] for key, place in origin.places.items() if key in given}
     return _params_among(compilation, tensors)
@@ -151,11 +156,20 @@ def _given(weights: Mapping[str, Any] | str | Path, name: str) -> tuple[dict[str
     )
 
 
-def _described(compilation: Compilation) -> tuple[onnx.ModelProto, Origin]:
-    """The model as it was read, and the names of its tensors."""
+def _described(compilation: Compilation, given: Collection[str]) -> tuple[onnx.ModelProto, Origin]:
+    """The model as it was read, and the names of its tensors. Integers of an ONNX file are mostly
+    sizes that its exporter wrote down; those that a checkpoint names are tensors of the network."""
     source = compilation.source
     proto = source.proto if source.original is None else source.original
-    return proto, source.origin or _origin_of(proto)
+    if source.origin is not None and source.origin.framework != FILE:
+        return proto, source.origin
+    origin = origin_in_file(proto)
+    integers = {
+        tensor.name: Place(tensor.name, tuple(tensor.dims))
+        for tensor in proto.graph.initializer
+        if tensor.name in given and tensor.name not in origin.places
+    }
+    return proto, replace(origin, places={**origin.places, **integers})
 
 
 def _params_among(
@@ -187,20 +201,17 @@ def _compiled_anew(compilation: Compilation, source: Source) -> Compilation:
     return replace(found, source=replace(found.source, name=source.name, origin=source.origin))
 
 
-def _origin_of(proto: onnx.ModelProto) -> Origin:
-    """The names of an ONNX file: its floating-point initializers."""
-    floats = float_initializers(proto)
-    places = {name: Place(name, tuple(tensor.dims)) for name, tensor in floats.items()}
-    return Origin("onnx", places, {})
-
-
 def _check(
     proto: onnx.ModelProto, origin: Origin, given: Mapping[str, np.ndarray], where: str
 ) -> dict[str, np.ndarray]:
     """The tensors that are no part of the graph; an error of all that does not fit."""
     known = {place.name for key, place in origin.places.items() if key in given}
     missing = [key for key, place in origin.places.items() if place.name not in known]
-    unknown = [key for key in given if key not in origin.places and key not in origin.rest]
+    counters = _counters(given)
+    kept = set(origin.rest)
+    if origin.framework == FILE:
+        kept |= {key for key in counters if f"{counters[key]}.running_mean" in origin.places}
+    unknown = [key for key in given if key not in origin.places and key not in kept]
     stored = {
         tensor.name: str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
         for tensor in proto.graph.initializer
@@ -233,12 +244,29 @@ def _check(
     ]  # fmt: skip
     if faults:
         absent = [key for key in (*origin.places, *origin.rest) if key not in given]
+        if origin.framework == FILE:
+            unknown = [key for key in unknown if given[key].dtype.kind not in "iub"]
+        hint = _prefix(absent, unknown)
+        if not hint and origin.framework == FILE and missing and unknown:
+            hint = RENAMED
         raise ModelError(
             f"the checkpoint does not fit the model. {'; '.join(faults)}",
             where=where,
-            hint=_prefix(absent, unknown) or ("tensors of that type" if kinds else ""),
+            hint=hint or ("tensors of that type" if kinds else ""),
         )
-    return {key: given[key] for key in given if key in origin.rest}
+    return {key: given[key] for key in given if key in kept}
+
+
+def _counters(given: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """The counters of batches that torch keeps beside the statistics of a norm, and the names of
+    those norms. No exporter writes them: a network that is used does not read them."""
+    found = {}
+    for key, array in given.items():
+        norm, _, last = key.rpartition(".")
+        is_counter = last == COUNTER and array.dtype == np.int64 and array.shape == ()
+        if is_counter and {f"{norm}.running_mean", f"{norm}.running_var"} <= given.keys():
+            found[key] = norm
+    return found
 
 
 # Types whose every number another type has.

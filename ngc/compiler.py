@@ -32,7 +32,7 @@ from ngc.frontends.dims import sample_shapes
 from ngc.frontends.models import load, write_back
 from ngc.ir.graph import Graph
 from ngc.ir.program import Program
-from ngc.ir.source import Source
+from ngc.ir.source import Origin, Place, Source
 from ngc.ir.text import structure_hash
 from ngc.known import Known, float_initializers, structure_key
 from ngc.options import Options
@@ -45,6 +45,8 @@ from ngc.plan import Plan
 
 # Architectures compiled last, wherever no others are given.
 KNOWN = Known()
+
+FILE = "onnx"  # where tensors have the names of an ONNX file, and of no framework
 
 # Or what a framework calls a model: see ``ngc.frontends.models``.
 Model = str | Path | bytes | onnx.ModelProto | onnx_ir.Model | Any
@@ -79,13 +81,12 @@ class Compilation:
         return pack(self.program, self.arrays)
 
     @cached_property
-    def tensors(self) -> StateDict | None:
-        """How the framework that the model came from names its tensors."""
+    def tensors(self) -> StateDict:
+        """How the framework that the model came from, or its ONNX file, names its tensors."""
         source = self.source
-        if source.origin is None:
-            return None
         proto = source.proto if source.original is None else source.original
-        return StateDict.of(source.origin, self.program, self.arrays, proto, source.folded)
+        origin = source.origin or origin_in_file(proto)
+        return StateDict.of(origin, self.program, self.arrays, proto, source.folded)
 
     @cached_property
     def wiring(self) -> Wiring:
@@ -113,22 +114,20 @@ class Compilation:
 
     def state_dict(self, weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Every tensor of the model that was compiled, under the name it has in its framework
-        (``state_dict`` key, Keras path, attribute): the values of these weights [slots], by default
-        this network's."""
-        if self.tensors is None:
-            raise LiftError(
-                "only models of PyTorch, Keras and scikit-learn have a state_dict",
-                where=self.source.name,
-                hint="ngc.decompile, for ONNX",
-            )
+        (``state_dict`` key, Keras path, attribute) or in its ONNX file: the values of these weights
+        [slots], by default this network's."""
         return self.tensors.write(self.program, self.weights if weights is None else weights)
 
     def load_into(self, model: Any, weights: torch.Tensor | None = None) -> None:
         """Set these weights [slots], by default this network's, in a model of the framework that
         was compiled: a ``torch.nn.Module``, a Keras model, a scikit-learn estimator."""
-        tensors = self.state_dict(weights)
-        assert self.tensors is not None
-        write_back(self.tensors.framework, model, tensors)
+        if self.tensors.framework == FILE:
+            raise LiftError(
+                "it was read from ONNX, which is no model of a framework",
+                where=self.source.name,
+                hint="state_dict() has its tensors by name; ngc.decompile writes ONNX",
+            )
+        write_back(self.tensors.framework, model, self.state_dict(weights))
 
     def with_weights(self, weights: Mapping[str, Any] | str | Path) -> Compilation:
         """The same architecture with other weights: tensors by name, as in ``state_dict`` or in the
@@ -221,6 +220,12 @@ def make_plan(
         plan = Plan(program, graph, options, digest)
         plans.put(digest, plan)
     return plan
+
+
+def origin_in_file(proto: onnx.ModelProto) -> Origin:
+    """The names of an ONNX file: its floating-point initializers."""
+    floats = float_initializers(proto)
+    return Origin(FILE, {name: Place(name, tuple(t.dims)) for name, t in floats.items()}, {})
 
 
 def cover(compilation: Compilation) -> Coverage:

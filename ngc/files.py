@@ -85,13 +85,14 @@ class GraphFile:
     def state_dict(
         self, number: int = 0, graph: NeuralGraph | None = None
     ) -> dict[str, torch.Tensor]:
-        """The ``state_dict`` of graph ``number``, or of an edited copy of it, where the model came
-        from PyTorch."""
+        """Every tensor of graph ``number``, or of an edited copy of it, by its name in the
+        framework or in the ONNX file."""
         tensors = self.tensors[number]
         if tensors is None:
             raise LiftError(
-                "only models of PyTorch, Keras and scikit-learn have a state_dict",
+                "the graph is of a time when ngc kept no names of ONNX files",
                 where=self.sources[number],
+                hint="decompile it to .onnx, where they are",
             )
         program = self.architectures[self.architecture_of[number]].program
         return tensors.write(program, self.weights(number, graph))
@@ -123,7 +124,7 @@ def save(compilations: Sequence[Compilation], path: str | Path) -> None:
                 "features": bind(one.plan, one.weights).to_dict(),
                 # Entries of parameters that lie on no node or edge.
                 "rest": one.weights[torch.from_numpy(~one.plan.covered())],
-                "tensors": None if one.tensors is None else one.tensors.to_dict(),
+                "tensors": one.tensors.to_dict(),
             }
         )
     content = {"format": FORMAT, "architectures": architectures, "graphs": graphs}

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import ngc
 from ngc.checkpoints import read_tensors
 from ngc.cli import app
-from ngc.errors import ModelError, OptionError
+from ngc.errors import LiftError, ModelError, OptionError
 
 EXAMPLE = "examples/mnist_cnn.onnx"
 
@@ -226,3 +226,128 @@ def test_weights_are_found_under_any_one_name(two: tuple[Net, Net], tmp_path: Pa
 def test_names_that_are_no_words_do_not_fit(two: tuple[Net, Net]) -> None:
     with pytest.raises(ModelError, match="not in the model: 1"):
         compiled(two[0]).with_weights({1: torch.zeros(3)})  # type: ignore[dict-item]
+
+
+class Picks(nn.Module):
+    """A norm, and columns in an order that is a buffer of integers."""
+
+    order: Tensor
+
+    def __init__(self, order: tuple[int, ...] = (2, 0, 1)) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+        self.columns = nn.Module()
+        self.columns.register_buffer("order", torch.tensor(order))
+        for tensor in (self.norm.weight, self.norm.bias, self.norm.running_mean):
+            nn.init.normal_(tensor)
+        self.norm.num_batches_tracked.fill_(7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.first(x))[:, self.columns.order]
+
+
+def in_a_file(net: nn.Module, path: Path) -> ngc.Compilation:
+    proto = compiled(net).source.proto
+    onnx.save(proto, path)
+    return ngc.compile(path)
+
+
+@pytest.fixture(scope="module")
+def picks(tmp_path_factory: pytest.TempPathFactory) -> ngc.Compilation:
+    torch.manual_seed(0)
+    return in_a_file(Picks().eval(), tmp_path_factory.mktemp("picks") / "picks.onnx")
+
+
+def test_a_state_dict_is_bound_to_the_onnx_file_of_its_module(picks: ngc.Compilation) -> None:
+    """Its counters of batches, which exporters leave out, come back with the weights."""
+    other = Picks().eval()
+    bound = picks.with_weights(other.state_dict())
+    assert torch.equal(bound.weights, compiled(other).weights)
+    back = bound.state_dict()
+    other.load_state_dict(back, strict=True)
+    assert back["norm.num_batches_tracked"] == 7
+    again = bound.with_weights({k: t for k, t in back.items() if "num_batches" not in k})
+    assert "norm.num_batches_tracked" not in again.state_dict()
+
+
+def test_integers_that_an_onnx_file_has_are_bound_too(picks: ngc.Compilation) -> None:
+    other = Picks((0, 3, 0)).eval()
+    bound = picks.with_weights(other.state_dict())
+    assert bound.plan is compiled(other).plan
+    assert ngc.verify(bound).passed
+    state = {**other.state_dict(), "columns.order": torch.zeros(2, dtype=torch.int64)}
+    with pytest.raises(ModelError, match=r"of another shape: columns.order is \[2\], not \[3\]"):
+        picks.with_weights(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("other.num_batches_tracked", torch.tensor(7)),
+        ("norm.num_batches", torch.tensor(7)),
+        ("norm.num_batches_tracked", torch.tensor(7.0)),
+        ("norm.num_batches_tracked", torch.tensor([7])),
+        ("num_batches_tracked", torch.tensor(7)),
+    ],
+)
+def test_nothing_else_that_an_onnx_file_lacks_is_accepted(
+    name: str, tensor: Tensor, picks: ngc.Compilation
+) -> None:
+    state = {k: t for k, t in Picks().state_dict().items() if "num_batches" not in k}
+    with pytest.raises(ModelError, match=f"not in the model: {name}"):
+        picks.with_weights({**state, name: tensor})
+    statistics = {"other.running_mean": torch.ones(4), "other.running_var": torch.ones(4)}
+    with pytest.raises(ModelError, match=r"other.running_mean, .*other.num_batches_tracked"):
+        picks.with_weights({**state, **statistics, "other.num_batches_tracked": torch.tensor(7)})
+
+
+def test_counters_do_not_hide_what_names_begin_with(picks: ngc.Compilation, tmp_path: Path) -> None:
+    state = Picks().state_dict()
+    with pytest.raises(ModelError, match=r"drop 'module.' in front of each name"):
+        picks.with_weights({f"module.{name}": t for name, t in state.items()})
+    wrapped = in_a_file(nn.Sequential(Picks().eval()), tmp_path / "wrapped.onnx")
+    with pytest.raises(ModelError, match=r"put '0.' in front of each name"):
+        wrapped.with_weights(state)
+
+
+def test_names_of_an_exporters_own_are_explained(tmp_path: Path) -> None:
+    net = Picks().eval()
+    proto = compiled(net).source.proto
+    for tensor in proto.graph.initializer:
+        if tensor.name == "first.weight":
+            tensor.name = "onnx::Gemm_7"
+    for node in proto.graph.node:
+        node.input[:] = ["onnx::Gemm_7" if n == "first.weight" else n for n in node.input]
+    with pytest.raises(ModelError, match=r"optimize=False.*; or --plan-from package.module"):
+        ngc.compile(proto).with_weights(net.state_dict())
+
+
+def test_tensors_of_an_onnx_file_come_back_by_their_names(tmp_path: Path) -> None:
+    model = ngc.compile(EXAMPLE)
+    own = {t.name: onnx.numpy_helper.to_array(t) for t in model.source.proto.graph.initializer
+           if t.data_type == onnx.TensorProto.FLOAT}  # fmt: skip
+    back = model.state_dict(model.weights * 2)
+    assert back.keys() == own.keys()
+    assert all(torch.equal(back[name], torch.from_numpy(2 * own[name])) for name in model.arrays)
+    model.save(tmp_path / "graph.pt")
+    out = tmp_path / "back.safetensors"
+    result = CliRunner().invoke(app, ["decompile", str(tmp_path / "graph.pt"), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    stored = read_tensors(out)
+    assert stored.keys() == own.keys()
+    assert all(np.array_equal(stored[name], array) for name, array in own.items())
+
+
+def test_weights_of_an_onnx_file_go_into_no_model() -> None:
+    with pytest.raises(LiftError, match="which is no model of a framework"):
+        ngc.compile(EXAMPLE).load_into(nn.Linear(1, 1))
+
+
+def test_old_graph_files_have_no_names_of_onnx_files(tmp_path: Path) -> None:
+    path = tmp_path / "graph.pt"
+    ngc.compile(EXAMPLE).save(path)
+    content = torch.load(path, weights_only=True)
+    content["graphs"][0]["tensors"] = None
+    torch.save(content, path)
+    with pytest.raises(LiftError, match=r"kept no names of ONNX files\n.*decompile it to .onnx"):
+        ngc.load(path).state_dict()

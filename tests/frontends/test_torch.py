@@ -178,8 +178,6 @@ def test_what_cannot_be_compiled_is_said(images: Tensor) -> None:
         ngc.compile(Chooses(), images)
     with pytest.raises(OptionError, match="example inputs are for PyTorch modules"):
         ngc.compile("model.onnx", images)
-    with pytest.raises(LiftError, match="only models of PyTorch, Keras"):
-        ngc.compile("examples/mnist_cnn.onnx").state_dict()
 
 
 def test_a_tensor_that_was_folded_cannot_change() -> None:
