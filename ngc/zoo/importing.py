@@ -7,13 +7,9 @@ shards. Neither changes a byte of the zoo.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import io
-import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,15 +22,15 @@ from ngc.files import write_beside
 from ngc.frontends.onnx import FAULTS
 from ngc.options import Options
 from ngc.zoo.compiling import Compiler, Sizes
+from ngc.zoo.folder import FOLDERS, alone, clear, write_facts
 from ngc.zoo.importers.base import Importer, Member
 from ngc.zoo.importers.find import Given, find_importer
 from ngc.zoo.shards import DTYPES, Shard, read_header, rows_path, table_path
-from ngc.zoo.store import FORMAT, Zoo, facts_path, open_zoo, read_facts
+from ngc.zoo.store import FORMAT, Zoo, open_zoo, read_facts
 from ngc.zoo.workers import written_by
 
 SHARD = 2048  # networks
 SHARD_BYTES = 2**28  # and about so many bytes, where networks are large
-FOLDERS = ("architectures", "shards")
 PACKAGES = ("ngc", "torch", "onnx")
 
 Progress = Callable[[int, int], None]
@@ -80,9 +76,9 @@ def import_zoo(
         if value is not None and value < 1:
             raise OptionError(f"{name} cannot be {value}", hint="a number from 1")
     folder = Path(folder)
-    with _alone(folder):
+    with alone(folder):
         if restart:
-            _clear(folder)
+            clear(folder)
         importer = find_importer(given, kind)
         job = Job(importer, folder, options, dtype, sizes, budget, skip_corrupt)
         facts, compiler = begin(job, shard)
@@ -175,7 +171,7 @@ def begin(job: Job, shard: int | None = None) -> tuple[dict[str, Any], Compiler]
         "versions": {name: version(name) for name in PACKAGES},
         "shards": [{"members": min(size, len(names) - k)} for k in range(0, len(names), size)],
     }
-    _write_facts(job.folder, facts)
+    write_facts(job.folder, facts)
     return facts, compiler
 
 
@@ -222,12 +218,7 @@ def finish(job: Job, facts: dict[str, Any]) -> None:
         write_beside(job.folder / "skipped.csv", lambda file: file.write(text.getvalue().encode()))
     facts["skipped"] = len(skipped)
     facts["complete"] = True
-    _write_facts(job.folder, facts)
-
-
-def _write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    text = json.dumps(facts, indent=1) + "\n"
-    write_beside(facts_path(folder), lambda file: file.write(text.encode()))
+    write_facts(job.folder, facts)
 
 
 # --- the shards ---------------------------------------------------------------------------------
@@ -293,47 +284,3 @@ class Unreadable(ModelError):
         lines = [f"  {', '.join(names)}: {reason}" for reason, names in reasons.items()]
         count = f"{len(found):,} of the members of {what} cannot be read"
         super().__init__("\n".join([count, *lines]), hint=hint)
-
-
-# --- the folder ---------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Make the folder, and let nobody else import into it meanwhile; what an import that was
-    killed left half-written is removed."""
-    if folder.exists() and not folder.is_dir():
-        raise NgcError("it is a file", where=str(folder))
-    if not folder.parent.is_dir():
-        raise NgcError("there is no such folder", where=str(folder.parent))
-    folder.mkdir(exist_ok=True)
-    new = not any(folder.iterdir())
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # not on Windows
-            pass
-        except OSError as error:
-            raise NgcError("another import is under way there", where=str(folder)) from error
-        if facts_path(folder).is_file():
-            for inner in (folder, folder / "shards", folder / "architectures"):
-                for path in inner.glob(".*"):  # as ``write_beside`` names them
-                    path.unlink(missing_ok=True)
-        yield
-    finally:
-        os.close(descriptor)
-        if new and not facts_path(folder).is_file():  # nothing came of it
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _clear(folder: Path) -> None:
-    """Remove a zoo; nothing else."""
-    if read_facts(folder) is None:
-        return
-    for name in FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for path in (folder / "skipped.csv", facts_path(folder)):
-        path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from safetensors.numpy import load_file, save_file
 import ngc
 from ngc.errors import NgcError, OptionError
 from ngc.options import Options
-from ngc.zoo import import_zoo, importing, open_zoo
+from ngc.zoo import import_zoo, open_zoo
 from ngc.zoo.compiling import Compiler
+from ngc.zoo.folder import alone
 from ngc.zoo.shards import Shard
 from tests.zoo.networks import classifier, contents, tensors, write_folder
 
@@ -126,7 +128,7 @@ def test_an_import_that_was_broken_off_anywhere_goes_on(
 ) -> None:
     import_zoo(folder, tmp_path / "whole", shard=5)
     expected = contents(tmp_path / "whole")
-    replace = importing.os.replace
+    replace = os.replace
     for allowed in range(len(expected) + 1):
         left = [allowed]
 
@@ -184,7 +186,7 @@ def test_another_import_into_the_same_folder_is_refused(folder: Path, tmp_path: 
 
 def test_two_imports_at_a_time_are_refused(folder: Path, tmp_path: Path) -> None:
     with (
-        importing._alone(tmp_path / "zoo"),
+        alone(tmp_path / "zoo"),
         pytest.raises(NgcError, match="another import is under way"),
     ):
         import_zoo(folder, tmp_path / "zoo")
