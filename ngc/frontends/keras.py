@@ -19,6 +19,7 @@ import torch
 
 from ngc.errors import LiftError, ModelError, NgcError
 from ngc.frontends.dims import Example
+from ngc.frontends.extras import require
 from ngc.frontends.torch import arguments as torch_arguments
 from ngc.frontends.torch import (
     exporting,
@@ -39,6 +40,7 @@ BATCH, OPEN = 1, 32
 def read(path: Path) -> Any:
     """A ``.keras`` or ``.h5`` file."""
     keras = _keras(str(path))
+    require("h5py", "reading files of Keras", str(path))
     if not path.is_file():
         raise ModelError("there is no such file", where=str(path))
     try:
@@ -109,12 +111,9 @@ def _paths(model: Any) -> dict[str, Any]:
 def _keras(where: str) -> Any:
     """The library, on its torch backend."""
     os.environ.setdefault("KERAS_BACKEND", "torch")
-    try:
-        import keras
-    except ImportError as error:
-        raise NgcError(
-            "reading Keras models needs keras", where=where, hint="pip install 'ngc[keras]'"
-        ) from error
+    require("keras", "reading Keras models", where)
+    import keras
+
     if keras.backend.backend() != "torch":
         raise NgcError(
             f"Keras runs on {keras.backend.backend()} here; ngc reads models on its torch backend",

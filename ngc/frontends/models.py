@@ -19,6 +19,7 @@ from torch import Tensor
 from ngc.budget import DEFAULT, Budget
 from ngc.errors import LiftError, ModelError, NgcError, OptionError
 from ngc.frontends import onnx
+from ngc.frontends.extras import INSTALLS, install, is_missing
 from ngc.ir.source import Exported, Source
 
 # ``package.module:name``, and no path
@@ -30,19 +31,26 @@ SKLEARN = "sklearn.base.BaseEstimator"
 KERAS = "keras.src.models.model.Model"
 KERAS_LAYER = "keras.src.layers.layer.Layer"
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+PICKLED = (".pkl", ".pickle", ".joblib")
 
 
 def load(model: Any, inputs: Any = None, *, budget: Budget = DEFAULT) -> Source:
     """Read and check a model.
 
     A path: ``.pt2`` is an exported program of PyTorch, ``.keras`` and ``.h5`` are Keras models,
-    others are ONNX. ``package.module:name`` is a model in code, or a function that makes it; that
-    runs the code. In memory: ONNX (proto, bytes, onnx_ir), ``torch.nn.Module`` with example
-    ``inputs``, exported program, Keras model, fitted scikit-learn network or pipeline.
+    pickles are refused, others are ONNX. ``package.module:name`` is a model in code, or a function
+    that makes it; that runs the code. In memory: ONNX (proto, bytes, onnx_ir), ``torch.nn.Module``
+    with example ``inputs``, exported program, Keras model, fitted scikit-learn network or pipeline.
     """
     where = str(model) if isinstance(model, str | Path) else type(model).__name__
     if isinstance(model, str) and IN_CODE.fullmatch(model):
         model = from_code(model)
+    if isinstance(model, str | Path) and Path(model).suffix in PICKLED:
+        raise ModelError(
+            "a pickled model is code, which ngc does not open",
+            where=where,
+            hint="package.module:load, a function that loads and returns it (this runs its code)",
+        )
     if isinstance(model, str | Path) and Path(model).suffix == ".pt2":
         from ngc.frontends.torch import read_program
 
@@ -119,6 +127,8 @@ def from_code(name: str) -> Any:
                 found = found()
         except NgcError:
             raise
+        except ModuleNotFoundError as error:
+            raise _absent(error, name) from error
         except (Exception, SystemExit) as error:  # the user's own code
             line = (str(error).splitlines() or [""])[0][:200]
             raise ModelError(
@@ -129,6 +139,27 @@ def from_code(name: str) -> Any:
     if found is None:
         raise ModelError("it is None", where=name, hint="a function that returns the model")
     return found
+
+
+def _absent(error: ModuleNotFoundError, name: str) -> ModelError:
+    """A module that is not there: the one that is named, or one that its code imports."""
+    wanted, own = error.name or str(error), name.partition(":")[0]
+    package = wanted.partition(".")[0]
+    if f"{own}.".startswith(f"{wanted}.") and package not in INSTALLS:
+        return ModelError(
+            f"there is no module {wanted}",
+            where=name,
+            hint="package.module:factory, importable from the working folder",
+        )
+    if error.name and is_missing(package):
+        return ModelError(
+            f"its code needs {package}, which is not installed", where=name, hint=install(package)
+        )
+    return ModelError(
+        f"its code imports {wanted}, which is not there",
+        where=name,
+        hint="a version of that package that has it",
+    )
 
 
 @contextlib.contextmanager
