@@ -139,8 +139,36 @@ def written(program: ExportedProgram, tensors: Mapping[str, Any], where: str) ->
         del node.metadata_props[:]
         node.metadata_props.extend(kept)
     rename(proto, _plain_names(proto, clashing))
+    _drop_absent_bias(proto.graph)
     _tell_apart(proto.graph)
     return Exported(proto, origin_of(tensors, proto, clashing))
+
+
+def _drop_absent_bias(graph: onnx.GraphProto) -> None:
+    """The exporter writes the bias that a 3-d convolution has not as zeros of [channels, 2], which
+    ONNX does not allow: Expand(0, Concat(Shape(weight), [2])). Zeros add nothing, whatever their
+    shape was meant to be."""
+    writers = {name: node for node in graph.node for name in node.output}
+
+    def made_by(operator: str, name: str) -> onnx.NodeProto | None:
+        node = writers.get(name)
+        return node if node is not None and node.op_type == operator else None
+
+    def is_zero(name: str) -> bool:
+        cast = made_by("CastLike", name)
+        constant = made_by("Constant", cast.input[0] if cast is not None else name)
+        if constant is None or not constant.attribute[0].HasField("t"):
+            return False
+        return not onnx.numpy_helper.to_array(constant.attribute[0].t).any()
+
+    for node in graph.node:
+        expand = made_by("Expand", node.input[2]) if len(node.input) == 3 else None
+        if node.op_type != "Conv" or expand is None or not is_zero(expand.input[0]):
+            continue
+        sizes = made_by("Concat", expand.input[1])
+        shape = None if sizes is None else made_by("Shape", sizes.input[0])
+        if shape is not None and shape.input[0] == node.input[1]:
+            del node.input[2]
 
 
 def _tell_apart(graph: onnx.GraphProto) -> None:

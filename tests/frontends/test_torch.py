@@ -165,6 +165,19 @@ def test_networks_of_one_architecture_share_a_plan() -> None:
     assert not torch.equal(first.weights, second.weights)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_convolutions_in_space_without_bias(groups: int) -> None:
+    """torch's exporter gives them a bias of two axes, of zeros."""
+    conv = nn.Conv3d(2, 4, (1, 2, 2), groups=groups, bias=False)
+    compiled = ngc.compile(conv, torch.randn(1, 2, 3, 4, 4))
+    assert ngc.verify(compiled).passed
+    assert compiled.arrays.keys() == {"weight"}
+    with_bias = nn.Conv3d(2, 4, (1, 2, 2), groups=groups)
+    nn.init.zeros_(with_bias.bias)
+    own = ngc.compile(with_bias, torch.randn(1, 2, 3, 4, 4))
+    assert own.arrays.keys() == {"weight", "bias"}
+
+
 def test_what_cannot_be_compiled_is_said(images: Tensor) -> None:
     class Chooses(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
