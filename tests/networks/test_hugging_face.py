@@ -71,3 +71,19 @@ def test_a_tied_output_head_is_one_parameter() -> None:
     assert len(names & {"model.transformer.wte.weight", "model.lm_head.weight"}) == 1
     back = compiled.state_dict(compiled.weights * 2)
     assert torch.equal(back["model.lm_head.weight"], back["model.transformer.wte.weight"])
+
+
+@pytest.mark.parametrize("attention", ["explicit", "fused"])
+def test_a_padding_mask_has_one_neuron_however_many_tokens(attention: str) -> None:
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    counts = set()
+    for tokens in (5, 9):
+        inputs = {
+            "src": torch.linspace(-1, 1, tokens * 8).reshape(1, tokens, 8),
+            "src_key_padding_mask": torch.zeros(1, tokens, dtype=torch.bool),
+        }
+        compiled = ngc.compile(layer, inputs, attention=attention)
+        assert compiled.plan.graph.unfused == ()
+        counts.add(compiled.plan.num_nodes)
+    assert ngc.verify(compiled).passed
+    assert len(counts) == 1

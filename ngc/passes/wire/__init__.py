@@ -21,7 +21,7 @@ def wire(
     neurons where ngc's own choice (``demand.py``) is not what is wanted; ``max_elements``
     limits how far an operation over neurons that differ by position is written out; ``recurrent``
     is that of ``Options``."""
-    axes = identity_axes(program, input_axes or {})
+    axes = identity_axes(program, input_axes or {}, max_elements)
     wiring = Wirer(program, axes, max_elements).run()
     loops = find_loops(program) if recurrent == "rolled" else []
     reasons: dict[str, None] = {}

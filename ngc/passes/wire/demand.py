@@ -3,26 +3,33 @@
 An image is read by a convolution over its channels, or after a flatten by a Linear over all of its
 pixels; a channels-last file moves its axes before that. So every element of an input is numbered
 and the numbers are followed through data movement and entry-by-entry operations to the first
-operation that needs to know.
+operation that needs to know. Where none does, as with a mask, what the input meets tells
+(``meetings.py``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ngc.budget import DEFAULT
 from ngc.errors import OptionError
 from ngc.ir import program as ir
 from ngc.ir.index import IndexArray
 from ngc.ir.program import Ints, Program, Ref
+from ngc.passes.wire.meetings import Meeting, Teller
 
 # The numbers of a source's elements, in a value computed from them: -1 where there are none.
 Trails = dict[Ref, IndexArray]
 
 
-def identity_axes(program: Program, given: Mapping[str, Sequence[int]]) -> dict[Ref, Ints]:
+def identity_axes(
+    program: Program,
+    given: Mapping[str, Sequence[int]],
+    max_elements: int = DEFAULT.max_elements,
+) -> dict[Ref, Ints]:
     """Axes of neurons for every Input and Parameter, and for zeros that something asks of;
     ``given`` ones are taken as they are."""
     zeros = {op.out.name for op in program if isinstance(op, ir.Constant) and op.is_zero}
@@ -33,9 +40,12 @@ def identity_axes(program: Program, given: Mapping[str, Sequence[int]]) -> dict[
     }
     found = {name: _checked(name, axes, sources) for name, axes in given.items()}
     trails: dict[Ref, Trails] = {}
+    behind: dict[Ref, frozenset[Ref]] = {}
     shapes = {op.out.name: op.out.shape for op in program.ops}
+    meetings: list[Meeting] = []
     for op in program.ops:
         name = op.out.name
+        behind[name] = frozenset({name} & sources.keys()).union(*(behind[ref] for ref in op.inputs))
         if name in sources:
             trails[name] = {name: _numbered(op.out.shape)} if name not in found else {}
             continue
@@ -43,10 +53,38 @@ def identity_axes(program: Program, given: Mapping[str, Sequence[int]]) -> dict[
             for source, trail in trails[ref].items():
                 if source not in found:
                     found[source] = _axes_behind(trail, axes, sources[source])
+        meetings += _meetings(op, trails, behind)
         trails[name] = _follow(op, trails, shapes)
-    for name, shape in sources.items():
-        found.setdefault(name, () if name in zeros else _default(shape))
-    return found
+
+    asked = {op.out.name for op in program.inputs} & {m.source for m in meetings} - found.keys()
+    default = {name: () if name in zeros else _default(shape) for name, shape in sources.items()}
+    so_far = {name: found.get(name, default[name]) for name in sources if name not in asked}
+    teller = Teller(program, so_far, max_elements)
+    grown = bool(asked)
+    while grown:
+        grown = False
+        for meeting in meetings:
+            source = meeting.source
+            if source not in asked or (along := teller.axes(meeting, found)) is None:
+                continue
+            found[source] = _axes_behind(meeting.trail, along, sources[source]) if along else ()
+            so_far[source] = found[source]
+            asked.remove(source)
+            grown = True
+    return default | found
+
+
+def _meetings(
+    op: ir.Op, trails: Mapping[Ref, Trails], behind: Mapping[Ref, frozenset[Ref]]
+) -> Iterator[Meeting]:
+    """Where a source meets, entry by entry or in a product, what is computed without it."""
+    if not isinstance(op, (ir.Combine, ir.Concat, ir.Contract)):
+        return
+    for own in dict.fromkeys(op.inputs):
+        for source, trail in trails[own].items():
+            others = {ref: behind[ref] for ref in op.inputs if source not in behind[ref]}
+            if others:
+                yield Meeting(op, source, own, trail, others)
 
 
 def _checked(name: str, axes: Sequence[int], sources: Mapping[Ref, Ints]) -> Ints:

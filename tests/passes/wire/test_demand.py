@@ -194,6 +194,107 @@ def test_axes_of_neurons(body: str, expected: tuple[int, ...]) -> None:
     assert axes(body) == expected
 
 
+# Features of tokens, %h [1,5,3]: axis 1 is one of positions.
+TOKENS = """
+    @w = param float32 [3,2]
+    %z = input float32 [1,5,2]
+    %h = linear float32 [1,5,3] x=%z weight=@w spec="bti,oi->bto"
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(
+            """
+            %x = input bool [1,5]
+            %k = transpose float32 [1,3,5] x=%h perm=[0,2,1]
+            %s = contract float32 [1,5,5] a=%h b=%k spec="bqd,bdk->bqk"
+            %r = reshape bool [1,1,5] x=%x
+            %zero = constant float32 [1] data=float32[1]{-9.0}
+            %m = combine float32 [1,5,5] xs=[%r,%s,%zero] fn="where"
+            %y = softmax float32 [1,5,5] x=%m fn="softmax" axis=2
+            return y=%y
+            """,
+            (),
+            id="a mask of keys acts along positions",
+        ),
+        pytest.param(
+            """
+            %x = input float32 [1,5]
+            %r = reshape float32 [1,5,1] x=%x
+            %y = combine float32 [1,5,3] xs=[%h,%r] fn="mul"
+            return y=%y
+            """,
+            (),
+            id="a weight of each token",
+        ),
+        pytest.param(
+            """
+            %x = input float32 [1,3]
+            %r = reshape float32 [1,1,3] x=%x
+            %y = combine float32 [1,5,3] xs=[%h,%r] fn="mul"
+            return y=%y
+            """,
+            (1,),
+            id="a gate of each feature",
+        ),
+        pytest.param(
+            """
+            %x = input float32 [1,5,3]
+            %y = combine float32 [1,5,3] xs=[%h,%x] fn="add"
+            return y=%y
+            """,
+            (2,),
+            id="features that are added to others",
+        ),
+        pytest.param(
+            """
+            %x = input float32 [1,4,3]
+            %y = concat float32 [1,9,3] xs=[%x,%h] axis=1
+            return y=%y
+            """,
+            (2,),
+            id="keys of earlier tokens",
+        ),
+        pytest.param(
+            """
+            %x = input float32 [5,5]
+            %y = contract float32 [1,5,3] a=%x b=%h spec="nm,bmf->bnf"
+            return y=%y
+            """,
+            (),
+            id="which nodes of a network are joined",
+        ),
+        pytest.param(
+            """
+            %x = input float32 [1,4,3]
+            %y = contract float32 [1,5,4] a=%h b=%x spec="bqd,bkd->bqk"
+            return y=%y
+            """,
+            (2,),
+            id="keys that queries are held against",
+        ),
+        pytest.param(
+            """
+            %x = input float32 [1,5]
+            %b = input float32 [1,5]
+            %s = combine float32 [1,5] xs=[%x,%b] fn="mul"
+            %r = reshape float32 [1,5,1] x=%s
+            %y = combine float32 [1,5,3] xs=[%h,%r] fn="mul"
+            return y=%y
+            """,
+            (),
+            id="another input says nothing until it is known itself",
+        ),
+    ],
+)
+def test_an_input_that_nothing_contracts_has_the_axes_of_what_it_meets(
+    body: str, expected: tuple[int, ...]
+) -> None:
+    assert axes(TOKENS + body) == expected
+
+
 SKIP = """
     @v = param float32 [3,2]
     @w = param float32 [5,2]
