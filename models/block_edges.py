@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ngc.backends.graphs import GraphBatch
-from ngc.models.block_flows import Member, Stack, Stacks
+from ngc.models.block_flows import Member, Stacks
 from ngc.models.block_kernels import FilmReduce, UpdateEdges
 from ngc.models.chunks import over_graphs
 from ngc.models.products import single
@@ -28,7 +28,24 @@ class BlockEdges(Topology):
         self.stacks = Stacks.of_batch(batch, layers, outputs_only)
 
     def encode(self, kernel: Encoding, linear: Encoding | None) -> Features:
-        return tuple(self._encoded(stack, kernel, linear) for stack in self.stacks.stacks)
+        """Edges whose kernels fill the same columns are encoded together."""
+        runs = [(n, *run) for n, stack in enumerate(self.stacks.stacks) for run in stack.runs()]
+        alike: dict[tuple[tuple[int, ...], bool, bool], list[int]] = {}
+        for k, (n, columns, separate, _) in enumerate(runs):
+            alike.setdefault((columns, separate, self.stacks.stacks[n].reverse), []).append(k)
+        encoded: dict[int, Tensor] = {}
+        for (columns, separate, reverse), chosen in alike.items():
+            values = [self._values(*runs[k]) for k in chosen]
+            encoding = linear if linear is not None and separate else kernel
+            joined = self._encoded(torch.cat(values), columns, reverse, encoding)
+            encoded |= zip(chosen, joined.split([len(of_run) for of_run in values]))
+        features = []
+        for n, stack in enumerate(self.stacks.stacks):
+            pieces = [encoded[k] for k, run in enumerate(runs) if run[0] == n]
+            pieces = pieces or [kernel.weight.new_zeros(0, len(kernel.bias))]
+            joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+            features.append(joined.unflatten(0, (stack.counts[0], *stack.grid)))
+        return tuple(features)
 
     def reduce(
         self,
@@ -56,35 +73,30 @@ class BlockEdges(Topology):
                     found[member.part][member.flow.block.start] = rows
         return [torch.cat([of_part[k] for k in sorted(of_part)], dim=1) for of_part in found]
 
-    def _encoded(self, stack: Stack, kernel: Encoding, linear: Encoding | None) -> Tensor:
-        """Features of the edges of a stack, [many, g, out, in, d]."""
-        pieces = []
-        for columns, separate, members in stack.runs():
-            encoding = linear if linear is not None and separate else kernel
-            pieces.append(self._of_run(stack, columns, members, encoding))
-        if not pieces:
-            return kernel.weight.new_zeros(0, *stack.grid, len(kernel.bias))
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-    def _of_run(
-        self, stack: Stack, columns: tuple[int, ...], members: list[Member], encoding: Encoding
+    def _values(
+        self, number: int, columns: tuple[int, ...], separate: bool, members: list[Member]
     ) -> Tensor:
-        """Of members with these columns. The others of their kernels are zeros, and features of a
-        kernel without them, by what belongs to the rest, are the same."""
+        """The entries that a run of a stack fills, [edges, columns]."""
         parts = self.batch.parts
         values = [parts[m.part].values(m.flow.block)[..., columns_of(columns)] for m in members]
+        return torch.cat([of_part.flatten(0, 3) for of_part in values])
+
+    def _encoded(
+        self, values: Tensor, columns: tuple[int, ...], back: bool, encoding: Encoding
+    ) -> Tensor:
+        """Features of edges with kernels [edges, columns], zeros elsewhere: what belongs to the
+        other columns does not matter."""
         width, rows = encoding.stop - encoding.start, [c - encoding.start for c in columns]
-        reverse = parts[members[0].part].structure.reverse
+        reverse = self.batch.parts[0].structure.reverse
         shared, largest = [encoding.weight, encoding.bias], len(encoding.bias)
         if encoding.frequencies is None:  # the linear map itself reads the directions
-            own = _for_direction(encoding.weight.T, stack, reverse, width)
+            own = _for_direction(encoding.weight.T, back, reverse, width)
             shared[0] = own[columns_of(rows)].T
         else:
-            own = _for_direction(encoding.frequencies, stack, reverse, width)
+            own = _for_direction(encoding.frequencies, back, reverse, width)
             shared.append(own[columns_of(rows)])
             largest = encoding.weight.shape[1]
-        joined = values[0] if len(values) == 1 else torch.cat(values)
-        return over_graphs(_encode, [joined], shared, stack.num_edges * largest)[0]
+        return over_graphs(_encode, [values], shared, largest)[0]
 
 
 def columns_of(columns: tuple[int, ...] | list[int]) -> slice | list[int]:
@@ -99,10 +111,10 @@ def _encode(batched: list[Tensor], shared: list[Tensor]) -> tuple[Tensor, ...]:
     return (F.linear(features, weight, bias),)
 
 
-def _for_direction(rows: Tensor, stack: Stack, reverse: str, columns: int) -> Tensor:
+def _for_direction(rows: Tensor, back: bool, reverse: str, columns: int) -> Tensor:
     """What multiplies a kernel, of rows [directions * columns, f] that multiply what an edge
     carries: (own kernel, that of the opposite edge, their sum)."""
     if reverse != "features":
         return rows
     own, opposite, both = rows.split(columns)
-    return (opposite if stack.reverse else own) + both
+    return (opposite if back else own) + both
