@@ -21,11 +21,9 @@ from ngc.train.recipe import Generalization, Recipe, ZooData
 from ngc.train.regression import Regression
 from ngc.train.tasks import Classification, Task, editing_of_inrs
 from ngc.train.zoo_networks import from_zoo
-from ngc.zoo import Zoo, open_zoo
+from ngc.zoo import open_zoo
 
 FIT_BATCH = 512  # networks at a time, to fit the normalisation
-
-EMBEDDED_ZOO = Path(__file__).parent / "embedded" / "wild_park"
 
 
 def open_set(name: str) -> InrSet:
@@ -33,11 +31,6 @@ def open_set(name: str) -> InrSet:
     if name == "embedded":
         return embedded()
     return load(_place(name))
-
-
-def find_zoo(name: str) -> Zoo:
-    """The embedded zoo, or the one in a folder: of this path, or of this path below NGC_DATA."""
-    return open_zoo(EMBEDDED_ZOO if name == "embedded" else _place(name))
 
 
 def _place(name: str) -> Path:
@@ -52,8 +45,9 @@ def prepare(recipe: Recipe) -> tuple[NetworkSet, Task]:
     data, task = recipe.data, recipe.task
     if isinstance(data, ZooData):
         assert isinstance(task, Generalization)
-        zoo = find_zoo(data.set)
-        return from_zoo(zoo, recipe.graph, data, task.target), Regression(task.loss)
+        return from_zoo(open_zoo(_place(data.set)), recipe.graph, data, task.target), Regression(
+            task.loss
+        )
     inrs = open_set(data.set)
     networks = from_inrs(
         inrs,

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ngc.models import Facts, build
 from ngc.train.inr_sets import embedded
 from ngc.train.networks import from_inrs
-from ngc.train.recipe import Classification, Editing, Recipe, Train, read_recipe
+from ngc.train.recipe import (
+    Classification,
+    Editing,
+    Generalization,
+    Recipe,
+    Train,
+    read_recipe,
+)
+from tests.models.test_sizes import small_zoo, wild_park
 
 ROOT = Path(__file__).parents[2] / "recipes"
 BASES = sorted(ROOT.rglob("_*.yaml"))
@@ -29,6 +39,12 @@ PARAMETERS = {
     "dilation_ng_gnn_0": 1_186_696,
     "dilation_ng_gnn_64": 1_221_128,
     "dilation_ng_t_0": 391_112,
+    "cnn_zoo_ng_gnn": 5_587_969,
+    "cnn_zoo_ng_t": 1_807_873,
+    "wild_park_ng_gnn": 369_025,
+    "wild_park_ng_gnn_no_activations": 369_025 - 448,
+    "wild_park_ng_t": 125_713,
+    "wild_park_stat_nn": 1_087_001,
 }
 
 
@@ -37,10 +53,19 @@ def path_of(name: str) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def facts() -> Facts:
+@cache
+def facts_of_inrs() -> Facts:
     recipe = read_recipe(path_of("mnist_ng_gnn_0"))
     return from_inrs(embedded(), recipe.graph).facts()
+
+
+def facts_for(path: Path, recipe: Recipe) -> Facts:
+    """Those of graphs like the ones that a recipe is for."""
+    if not isinstance(recipe.task, Generalization):
+        return facts_of_inrs()
+    if path.stem.startswith("cnn_zoo"):
+        return small_zoo(linear_as=recipe.graph.linear_as, reverse=recipe.graph.reverse)
+    return wild_park()
 
 
 def test_all_rows_of_the_tables_are_there() -> None:
@@ -53,7 +78,11 @@ def test_all_rows_of_the_tables_are_there() -> None:
     for data in ("mnist", "fashion"):
         assert {f"{data}_{model}" for model in ("mlp", "set_nn", "dws_net", "query")} <= names
     assert {"dilation_dws_net", "dilation_nfn_np"} <= names
-    assert len(PAPER) == 41
+    assert {f"cnn_zoo_{model}" for model in ("ng_gnn", "ng_t", "stat_nn", "nfn_hnp")} <= names
+    assert {f"wild_park_{model}" for model in ("stat_nn", "probing", "architecture")} <= names
+    for model in ("ng_gnn", "ng_t"):
+        assert {f"wild_park_{model}", f"wild_park_{model}_no_activations"} <= names
+    assert len(PAPER) == 52
     assert len(LAPTOP) >= 13
 
 
@@ -77,10 +106,14 @@ def test_a_base_is_used_and_is_no_recipe_itself(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_recipe_builds_its_model(path: Path, facts: Facts) -> None:
+def test_a_recipe_builds_its_model(path: Path) -> None:
     recipe = read_recipe(path)
     predicts = "edits" if isinstance(recipe.task, Editing) else "graph"
-    model = build(recipe.model_name, facts, predicts=predicts, outputs=10, **recipe.model_settings)
+    outputs = 1 if isinstance(recipe.task, Generalization) else 10
+    facts = facts_for(path, recipe)
+    model = build(
+        recipe.model_name, facts, predicts=predicts, outputs=outputs, **recipe.model_settings
+    )
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert count == PARAMETERS.get(path.stem, count)
 
@@ -93,6 +126,9 @@ def test_the_counts_are_of_recipes() -> None:
 def test_settings_are_those_of_the_paper(path: Path) -> None:
     recipe = read_recipe(path)
     common = {"batch_size": 128, "lr": 1e-3, "weight_decay": 5e-4, "amsgrad": True}
+    if isinstance(recipe.task, Generalization):
+        assert_settings_of_zoos(path, recipe, common)
+        return
     if path.stem.startswith("dilation"):
         assert recipe.train == Train(epochs=200, warmup_steps=10_000, clip=1.0, **common)
         assert recipe.task == Editing(target="image")
@@ -106,6 +142,16 @@ def test_settings_are_those_of_the_paper(path: Path) -> None:
         assert recipe.normalise == "layer"
     assert recipe.data.validation == 5000
     assert probes_of(recipe) == int(found[0] if (found := re.findall(r"_(\d+)$", path.stem)) else 0)
+
+
+def assert_settings_of_zoos(path: Path, recipe: Recipe, common: dict[str, Any]) -> None:
+    epochs = 300 if path.stem.startswith("cnn_zoo") else 10
+    common["batch_size"] = 128 if epochs == 10 or path.stem == "cnn_zoo_ng_gnn" else 192
+    assert recipe.train == Train(epochs=epochs, warmup_steps=0, clip=10.0, **common)
+    square = path.stem == "cnn_zoo_ng_gnn"
+    assert recipe.task == Generalization(loss="mse" if square else "bce")
+    assert (recipe.augment is not None) == square
+    assert recipe.normalise == ("layer" if epochs == 300 else "off")
 
 
 def probes_of(recipe: Recipe) -> int:
