@@ -89,7 +89,8 @@ def load(model: Any, inputs: Any = None, *, budget: Budget = DEFAULT) -> Source:
 def _source(exported: Exported, where: str, budget: Budget) -> Source:
     """What a frontend wrote, checked like a file of a stranger."""
     source = onnx.load(exported.proto, budget=budget)
-    return replace(source, name=where, origin=exported.origin, sample=exported.sample)
+    notes = (*source.notes, *exported.notes)
+    return replace(source, name=where, origin=exported.origin, sample=exported.sample, notes=notes)
 
 
 def write_back(framework: str, model: Any, tensors: Mapping[str, Tensor]) -> None:

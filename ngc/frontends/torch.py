@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import io
 import logging
 import warnings
@@ -49,27 +50,107 @@ def export(model: nn.Module | ExportedProgram, inputs: Any, where: str) -> Expor
             hint="nn.LSTM without proj_size, and a Linear; or an ONNX file",
         )
     args, kwargs = arguments(inputs, where)
-    with exporting(model):
-        program = traced(model, args, kwargs, where)
-        outputs = program.graph_signature.output_specs
-        if any(isinstance(spec.arg, ConstantArgument) for spec in outputs):
-            with tensors_alone(model):
-                program = traced(model, args, kwargs, where)
+    with exporting(model), experts_exportable(model) as notes:
+        program, left_out = traced_answers(model, args, kwargs, where)
+        if left_out:
+            notes.append(f"answers that are no tensors are left out: {', '.join(left_out)}")
         sample = sample_of(model, args, kwargs, where)
     exported = written(program, model.state_dict(keep_vars=True), where)
-    return replace(exported, sample=sample)
+    return replace(exported, sample=sample, notes=tuple(notes))
+
+
+def traced_answers(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], where: str
+) -> tuple[ExportedProgram, list[str]]:
+    """The module's exported program, whose outputs are tensors, and what else it answers with."""
+    try:
+        program = traced(model, args, kwargs, where)
+        outputs = program.graph_signature.output_specs
+        if not any(isinstance(spec.arg, ConstantArgument) for spec in outputs):
+            return program, []
+        left_out: list[str] = []
+    except ModelError as error:
+        try:
+            with buffers_kept(model):
+                found = run(model, args, kwargs, where)
+        except ModelError:
+            raise error from None
+        tensors, left_out = answers_of(found)
+        if not left_out and len(tensors) == sum(isinstance(t, Tensor) for t in tree_leaves(found)):
+            raise
+        if not tensors:
+            raise ModelError(
+                f"it answers with no tensor, but with {', '.join(left_out)}",
+                where=where,
+                hint="a module whose forward returns tensors",
+            ) from None
+    with tensors_alone(model):
+        return traced(model, args, kwargs, where), left_out
 
 
 @contextlib.contextmanager
 def tensors_alone(model: nn.Module) -> Iterator[None]:
-    """The module answers with the tensors among its answers: sizes and flags are no outputs."""
+    """The module answers with the tensors among its answers: sizes, flags and caches are no
+    outputs."""
     forward = model.forward
 
     def answers(*args: Any, **kwargs: Any) -> list[Tensor]:
-        return [leaf for leaf in tree_leaves(forward(*args, **kwargs)) if isinstance(leaf, Tensor)]
+        return answers_of(forward(*args, **kwargs))[0]
 
     with mock.patch.object(model, "forward", answers):
         yield
+
+
+def answers_of(found: Any) -> tuple[list[Tensor], list[str]]:
+    """The tensors in what a module answers, and the types of the objects that are left out of
+    it."""
+    tensors: list[Tensor] = []
+    others: dict[str, None] = {}
+    for leaf in tree_leaves(found):
+        match leaf:
+            case Tensor():
+                tensors.append(leaf)
+            case None | bool() | int() | float() | str():
+                pass
+            case _ if (inside := _parts(leaf)) is not None:
+                more, rest = answers_of(inside)
+                tensors += more
+                others |= dict.fromkeys(rest)
+            case _:
+                others[type(leaf).__name__] = None
+    return tensors, list(others)
+
+
+def _parts(answer: Any) -> list[Any] | None:
+    """What a mapping or a dataclass holds that the exporter knows nothing of."""
+    if isinstance(answer, Mapping):
+        return list(answer.values())
+    if dataclasses.is_dataclass(answer):
+        return [getattr(answer, field.name) for field in dataclasses.fields(answer)]
+    return None
+
+
+# How transformers runs experts: two ways that an exporter cannot follow, and one that it can.
+NOT_EXPORTABLE, EXPORTABLE = ("grouped_mm", "eager"), "batched_mm"
+
+
+@contextlib.contextmanager
+def experts_exportable(model: nn.Module) -> Iterator[list[str]]:
+    """Experts are run in the way that can be exported; afterwards in their own again. Gives the
+    notes on that."""
+    name = "_experts_implementation_internal"
+    configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    kept = [(c, way) for c in configs.values() if (way := getattr(c, name, "")) in NOT_EXPORTABLE]
+    notes = []
+    if kept and any(getattr(m, "_apply_gate", None) is not None for m in model.modules()):
+        notes.append(f"experts are exported as {EXPORTABLE}, which computes the same")
+    for config, _ in kept:
+        setattr(config, name, EXPORTABLE)
+    try:
+        yield notes
+    finally:
+        for config, way in kept:
+            setattr(config, name, way)
 
 
 def traced(
@@ -104,19 +185,23 @@ def sample_of(
     """What the module itself answers to the example inputs; none where it cannot be told apart.
     Its buffers are left as they are."""
     given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    with buffers_kept(model):
+        answers, _ = answers_of(run(model, args, kwargs, where))
+    if any(t.is_complex() for t in (*given, *answers)):
+        return None
+    return Sample(tuple(to_numpy(t) for t in given), tuple(to_numpy(t) for t in answers))
+
+
+def run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], where: str) -> Any:
+    """What the module answers to the example inputs."""
     try:
-        with buffers_kept(model):
-            found = tree_leaves(model(*args, **kwargs))
+        return model(*args, **kwargs)
     except Exception as error:  # whatever a module of a stranger raises
         raise ModelError(
             f"the model itself fails on these inputs: {reason(error)}",
             where=where,
             hint="inputs of the sizes and types that it takes, e.g. --input ids=1x16:int64",
         ) from error
-    answers = [leaf for leaf in found if isinstance(leaf, Tensor)]
-    if any(t.is_complex() for t in (*given, *answers)):
-        return None
-    return Sample(tuple(to_numpy(t) for t in given), tuple(to_numpy(t) for t in answers))
 
 
 def written(program: ExportedProgram, tensors: Mapping[str, Any], where: str) -> Exported:

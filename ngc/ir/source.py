@@ -48,12 +48,13 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """What the frontend of a framework makes of a model: ONNX, the names of its tensors, and its
-    own answers, if it can be run."""
+    """What the frontend of a framework makes of a model: ONNX, the names of its tensors, its own
+    answers, if it can be run, and what the user should know."""
 
     proto: onnx.ModelProto
     origin: Origin
     sample: Sample | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import os
 import pickle
 import sys
 import zipfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -572,3 +572,44 @@ def test_a_module_without_memory_cannot_be_loaded_into() -> None:
 def test_projections_that_the_exporter_loses_are_refused() -> None:
     with pytest.raises(ModelError, match="leaves the projection of an LSTM out"):
         ngc.compile(nn.LSTM(3, 5, proj_size=2), torch.randn(4, 1, 3))
+
+
+class Cache:
+    """What torch's exporter knows nothing of."""
+
+    def __init__(self, keys: Tensor) -> None:
+        self.keys = keys
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+    cache: Cache
+
+
+class Answering(nn.Module):
+    """Answers with an object that holds a tensor, and one that holds a cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Answer:
+        y = self.linear(x)
+        return Answer(y, Cache(y))
+
+
+def test_objects_that_a_module_answers_with_give_their_tensors() -> None:
+    compiled = ngc.compile(Answering().eval(), torch.ones(1, 3))
+    assert len(compiled.program.outputs) == 1
+    assert compiled.notes == ("answers that are no tensors are left out: Cache",)
+    assert ngc.verify(compiled).passed
+
+
+def test_a_module_that_answers_with_no_tensor_is_refused() -> None:
+    class Silent(Answering):
+        def forward(self, x: Tensor) -> Cache:  # type: ignore[override]
+            return Cache(self.linear(x))
+
+    with pytest.raises(ModelError, match="it answers with no tensor, but with Cache"):
+        ngc.compile(Silent().eval(), torch.ones(1, 3))

@@ -87,3 +87,22 @@ def test_a_padding_mask_has_one_neuron_however_many_tokens(attention: str) -> No
         counts.add(compiled.plan.num_nodes)
     assert ngc.verify(compiled).passed
     assert len(counts) == 1
+
+
+def test_a_language_model_is_compiled_as_it_is() -> None:
+    """Its cache is no output; with a mixture of experts, those are run so that they export."""
+    import transformers
+
+    from tests.networks.hugging_face import GROUPED, IDS
+
+    config = transformers.MixtralConfig(**GROUPED, num_local_experts=3, num_experts_per_tok=2)
+    model = transformers.MixtralForCausalLM(config).eval()
+    way = model.config._experts_implementation
+    compiled = ngc.compile(model, {"input_ids": IDS})
+    assert model.config._experts_implementation == way != "batched_mm"
+    assert len(compiled.program.outputs) == 1
+    assert compiled.notes == (
+        "experts are exported as batched_mm, which computes the same",
+        "answers that are no tensors are left out: DynamicCache",
+    )
+    assert ngc.verify(compiled).passed
