@@ -154,9 +154,10 @@ def parse_axes(text: str) -> tuple[str, str]:
 # --- commands -----------------------------------------------------------------------------------
 
 
-def command(app: typer.Typer) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a command. A parameter ``settings`` becomes all flags of a compilation; errors
-    meant for the user are printed in one message, with ``--debug`` after their traceback."""
+def command(app: typer.Typer, name: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a command, by default with the name of the function. A parameter ``settings``
+    becomes all flags of a compilation; errors meant for the user are printed in one message, with
+    ``--debug`` after their traceback."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())
@@ -180,7 +181,7 @@ def command(app: typer.Typer) -> Callable[[Callable[..., Any]], Callable[..., An
 
         run.__signature__ = inspect.Signature([*kept, *flags, debug])  # type: ignore[attr-defined]
         run.__name__, run.__doc__, run.__annotations__ = function.__name__, function.__doc__, {}
-        app.command(function.__name__.rstrip("_"))(run)
+        app.command(name or function.__name__.rstrip("_"))(run)
         return function
 
     return register

@@ -110,6 +110,14 @@ def import_(
         typer.Option(help="Networks in one shard [2048, fewer large ones].", show_default=False),
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A Dask cluster that does the work, e.g. tcp://HOST:8786.",
+            show_default=False,
+        ),
+    ] = "",
     kind: Annotated[
         str,
         typer.Option(
@@ -149,12 +157,17 @@ def import_(
             dtype=dtype.value,
             shard=shard,
             workers=workers,
+            scheduler=scheduler or None,
             skip_corrupt=skip_corrupt,
             restart=restart,
             progress=progress,
         )
     _say_skipped(zoo)
     describe(zoo)
+
+
+# Importing is compiling, once for each architecture: the other name, for those who look for it.
+command(zoo_app, "compile")(import_)
 
 
 def _values(text: str) -> tuple[str, list[str]]:

@@ -22,6 +22,7 @@ from ngc.files import write_beside
 from ngc.frontends.onnx import FAULTS
 from ngc.options import Options
 from ngc.zoo.compiling import Compiler, Sizes
+from ngc.zoo.dask_workers import written_by_dask
 from ngc.zoo.folder import FOLDERS, alone, clear, write_facts
 from ngc.zoo.importers.base import Importer, Member
 from ngc.zoo.importers.find import Given, find_importer
@@ -53,6 +54,7 @@ def import_zoo(
     dtype: str = "float32",
     shard: int | None = None,
     workers: int = 1,
+    scheduler: str | None = None,
     skip_corrupt: bool = False,
     restart: bool = False,
     progress: Progress = lambda done, total: None,
@@ -63,7 +65,8 @@ def import_zoo(
     architecture of a folder of weights alone, as ``ngc.compile`` takes it. ``table``: a CSV with a
     row for each member. ``where``, ``max_parameters``: which networks of another zoo, by the values
     that columns may have and by size. Of the ``options`` a zoo depends on ``norm`` alone.
-    ``shard``: most networks in one. ``workers``: processes. ``skip_corrupt`` leaves members out
+    ``shard``: most networks in one. ``workers``: processes; ``scheduler``: address of a
+    Dask cluster that does it instead, to the same bytes. ``skip_corrupt`` leaves members out
     that cannot be read, and lists them in skipped.csv. ``restart`` begins anew.
     """
     listed = None if table is None else Path(table)
@@ -83,7 +86,7 @@ def import_zoo(
         job = Job(importer, folder, options, dtype, sizes, budget, skip_corrupt)
         facts, compiler = begin(job, shard)
         if not facts["complete"]:
-            _write_shards(job, facts, workers, compiler, progress)
+            _write_shards(job, facts, workers, scheduler, compiler, progress)
             finish(job, facts)
         return open_zoo(folder)
 
@@ -225,7 +228,12 @@ def finish(job: Job, facts: dict[str, Any]) -> None:
 
 
 def _write_shards(
-    job: Job, facts: Mapping[str, Any], workers: int, compiler: Compiler, progress: Progress
+    job: Job,
+    facts: Mapping[str, Any],
+    workers: int,
+    scheduler: str | None,
+    compiler: Compiler,
+    progress: Progress,
 ) -> None:
     """Write those that are missing; an error names the corrupt members of the first one that has
     some."""
@@ -245,9 +253,13 @@ def _write_shards(
     def within(read: int) -> None:
         progress(done + read, total)
 
-    for number, members, found in (
-        written_by(count, job, tasks) if count > 1 else _written_here(job, tasks, compiler, within)
-    ):
+    if scheduler is not None:
+        written = written_by_dask(scheduler, job, tasks)
+    elif count > 1:
+        written = written_by(count, job, tasks)
+    else:
+        written = _written_here(job, tasks, compiler, within)
+    for number, members, found in written:
         _require_readable(job, number, found)
         done += len(members)
         progress(done, total)
