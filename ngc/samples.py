@@ -64,6 +64,8 @@ def _id_limits(program: Program) -> dict[str, int]:
             limit(op.ids, op.weight.shape[0])
         elif isinstance(op, ir.Gather):
             limit(op.ids, min(shapes[op.x]) if op.fn == "nd" else shapes[op.x][op.axis])
+        elif isinstance(op, ir.Scatter):
+            limit(op.ids, op.out.shape[op.axis])
         elif isinstance(op, ir.Combine) and op.fn in ("equal", "less", "greater"):
             for ref in set(op.inputs) & constants.keys():
                 largest = int(np.max(constants[ref].data.numpy(), initial=0))

@@ -148,6 +148,19 @@ def gather(op: ir.Gather, values: Values) -> Function | Kernel:
     raise AssertionError(f"gather has no {op.fn}")
 
 
+# What torch calls the functions of Scatter that take into account what is there.
+REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+
+
+@executes(ir.Scatter)
+def scatter(op: ir.Scatter, values: Values) -> Function:
+    axis, size = op.axis, op.out.shape[op.axis]
+    if op.fn == "write":
+        return lambda x, ids, updates: x.scatter(axis, _wrapped(ids, size), updates)
+    fn = REDUCTIONS[op.fn]
+    return lambda x, ids, updates: x.scatter_reduce(axis, _wrapped(ids, size), updates, fn)
+
+
 def _gather_nd(op: ir.Gather, values: Values) -> Kernel:
     """x [*batch, *picked, *rest], ids [*batch, *many, len(picked)]."""
     size, ids_shape, num_batch = values[op.x].shape, values[op.ids].shape, op.axis

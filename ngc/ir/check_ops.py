@@ -60,6 +60,7 @@ FUNCTIONS: dict[type[ir.Op], frozenset[str]] = {
     ir.Cumulate: frozenset(("sum", "prod")),
     ir.Softmax: frozenset(("softmax", "log_softmax", "hardmax")),
     ir.Gather: frozenset(("axis", "elements", "nd")),
+    ir.Scatter: frozenset(("write", "add", "mul", "max", "min")),
 }
 
 
@@ -396,6 +397,20 @@ def gather(op: ir.Gather, x: Value, ids: Value) -> Iterator[Complaint]:
             yield from shape_is(op, ids.shape)
         case "nd":
             yield from shape_is(op, (*ids.shape[:-1], *x.shape[op.axis + ids.shape[-1] :]))
+
+
+@rule(ir.Scatter)
+def scatter(op: ir.Scatter, x: Value, ids: Value, updates: Value) -> Iterator[Complaint]:
+    yield from function_is_known(op)
+    yield from like(op, x)
+    yield from axes_exist((op.axis,), len(x.shape))
+    if not ids.dtype.startswith(("int", "uint")):
+        yield f"ids are {ids.dtype}"
+    if updates.dtype != x.dtype:
+        yield f"updates are {updates.dtype}, not {x.dtype}"
+    along = [ids.shape[op.axis] if a == op.axis else n for a, n in enumerate(x.shape)]
+    if list(ids.shape) != along or updates.shape != ids.shape:
+        yield f"ids {list(ids.shape)} and updates {list(updates.shape)}, not {along}"
 
 
 # --- data movement ---------------------------------------------------------------------------

@@ -377,6 +377,19 @@ class Gather(Op, mnemonic="gather"):
     axis: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scatter(Op, mnemonic="scatter"):
+    """x, but along ``axis`` at the indices ids (activations) what updates say; ids and updates have
+    the shape of x but along the axis. fn: write (of equal indices the last one counts), or add,
+    mul, max, min with what is there. Negative indices count from the end."""
+
+    x: Ref
+    ids: Ref
+    updates: Ref
+    fn: str
+    axis: int
+
+
 # --- data movement: ``move`` in ir/views.py does the same to numpy arrays ----------------------
 
 

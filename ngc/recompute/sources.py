@@ -76,6 +76,13 @@ def sources_of(wiring: Wiring, op: ir.Op) -> Sources | None:
                 ("gather", pairs(before, range(before.ndim), out.ids, after)),
                 ("condition", pairs(choosers, "ab", results, "ab")),
             ]
+        case ir.Scatter(x=x, ids=ids, updates=updates, axis=axis):
+            other = [f"along {a}" if a == axis else a for a in range(rank)]
+            return [
+                ("identity", each(x)),
+                ("condition", pairs(index[ids].ids, other, out.ids, range(rank))),
+                ("gather", pairs(index[updates].ids, other, out.ids, range(rank))),
+            ]
     return None
 
 

@@ -130,7 +130,13 @@ class Layouts:
             case ir.Gather(axis=axis) if op.fn == "axis" and self.of[op.x].ids.shape[axis] == 1:
                 self.fix(self.of[op.ids].ids)
                 return self._gather(op, out)
-            case ir.Gather():
+            case ir.Scatter(axis=axis) if all(
+                self.of[ref].ids.shape[axis] == 1 for ref in op.inputs
+            ):
+                self.fix(self.of[op.ids].ids)
+                written = self._pointwise(op, out)  # at positions that are the same for all neurons
+                return Layout.of(out, written.frames, written.copies - {axis})
+            case ir.Gather() | ir.Scatter():
                 return self._opaque(op, out)
             case ir.Cumulate(axis=axis) | ir.TopK(axis=axis):
                 return self._along(op, [axis], out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ngc.ir import program as ir
@@ -125,3 +127,33 @@ case(
     fn="nd",
     axis=1,
 )
+_writes = np.array([[2, -1], [0, 0], [1, 2]])
+
+
+def _written(fn: Callable[[float, float], float]) -> Callable[..., np.ndarray]:
+    def reference(x: np.ndarray, ids: np.ndarray, updates: np.ndarray) -> np.ndarray:
+        result = x.copy()
+        for row, column in np.ndindex(ids.shape):
+            place = row, ids[row, column]
+            result[place] = fn(result[place], updates[row, column])
+        return result
+
+    return reference
+
+
+_functions: dict[str, Callable[[float, float], float]] = {
+    "write": lambda old, new: new,
+    "add": lambda old, new: old + new,
+    "mul": lambda old, new: old * new,
+    "max": max,
+    "min": min,
+}
+for _fn, _function in _functions.items():
+    case(
+        _fn,
+        ir.Scatter,
+        _written(_function),
+        {"x": normal(3, 4), "ids": _writes, "updates": normal(3, 2)},
+        fn=_fn,
+        axis=1,
+    )

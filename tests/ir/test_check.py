@@ -90,6 +90,10 @@ BAD_LINES = [
     ('%y = softmax float32 [2,4] x=%x fn="softmax" axis=-1', "axes [-1]"),
     ("%y = resize float32 [2,4] x=%x axes=[1] matrices=[float32[1,3]{1,0,0}]", "matrix [1, 3]"),
     ('%y = gather float32 [2,4] x=%x ids=%i fn="axis" axis=1', "expected [2, 5]"),
+    (
+        '%y = scatter float32 [2,4] x=%x ids=%x updates=%x fn="write" axis=1',
+        "ids are float32",
+    ),
     ("%y = reshape float32 [2,5] x=%x", "shape [2, 5] from [2, 4]"),
     ("%y = transpose float32 [2,4] x=%x perm=[0,0]", "perm [0, 0]"),
     ("%y = slice float32 [2,4] x=%x starts=[0,1] steps=[1,1]", "entries 1 to 4 by 1"),

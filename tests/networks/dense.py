@@ -374,6 +374,23 @@ class CosineClassifier(nn.Module):
         return self.temperature * F.linear(h, F.normalize(self.classes, dim=-1))
 
 
+@network("two_experts_of_three", (2, 4, 5))
+class TwoExpertsOfThree(nn.Module):
+    """A mixture of experts: gates of the two chosen ones are written into zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.leave = nn.Linear(5, 3), nn.Linear(5, 2)
+        self.experts = nn.ModuleList(nn.Linear(5, 5) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        likely = self.router(x).softmax(-1)
+        values, chosen = likely.topk(2, -1)
+        gates = torch.zeros_like(likely).scatter(-1, chosen, values)
+        each = torch.stack([torch.relu(expert(x)) for expert in self.experts], -1)
+        return self.leave(x + (each * gates[..., None, :]).sum(-1))
+
+
 @network("maxout", (2, 5))
 class Maxout(nn.Module):
     """The larger of two linear functions; dropout, which does nothing here."""

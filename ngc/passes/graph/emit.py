@@ -92,6 +92,8 @@ def _kind(op: ir.Op) -> str:
             return "reduce"
         case ir.Gather():
             return "gather"
+        case ir.Scatter():
+            return "select"
         case ir.TopK() | ir.Cumulate() | ir.Resize():
             return "order"
         case ir.Combine(fn=fn):

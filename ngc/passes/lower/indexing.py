@@ -132,7 +132,36 @@ def scatter_elements(
 ) -> Operand:
     """x with out[ids[i, j, ...], j, ...] = updates[i, j, ...] for axis 0."""
     axis = b.axis(node.attributes.get_int("axis", 0), len(x.shape))
+    if isinstance(ids, Value):
+        return _scatter_by_data(b, node, x, ids, updates, axis)
     return _scatter(b, node, x, ids, updates, elements(b, x.shape, _indices(b, ids), axis))
+
+
+def _scatter_by_data(
+    b: Builder, node: onnx_ir.Node, x: Operand, ids: Value, updates: Operand, axis: int
+) -> Operand:
+    """Indices that are activations. Where they cover only the first entries along other axes, the
+    rest of x stays as it is."""
+    covered = tuple(x.shape[a] if a == axis else n for a, n in enumerate(ids.shape))
+    if updates.shape != ids.shape or len(covered) != len(x.shape):
+        raise b.misshapen(f"updates {list(updates.shape)}, indices {list(ids.shape)}")
+    if any(n > m for n, m in zip(covered, x.shape)):
+        raise b.misshapen(f"indices {list(ids.shape)} do not fit {list(x.shape)}")
+    reduction = node.attributes.get_string("reduction", "none")
+    if reduction != "none":
+        _neutral(b, reduction, x.dtype)  # refuses what is no reduction
+    rank = len(x.shape)
+    part = b.value(b.slice(x, (0,) * rank, (1,) * rank, covered))
+    written = b.emit(
+        ir.Scatter, covered, x.dtype, x=part.name, ids=ids.name, updates=b.value(updates).name,
+        fn="write" if reduction == "none" else reduction, axis=axis,
+    )  # fmt: skip
+    if covered == x.shape:
+        return written
+    place, size = np.arange(math.prod(x.shape)).reshape(x.shape), math.prod(x.shape)
+    place[tuple(slice(n) for n in covered)] = size + np.arange(math.prod(covered)).reshape(covered)
+    flat = [b.reshape(value, (math.prod(value.shape),)) for value in (x, written)]
+    return b.select(b.concat(flat, 0), place)
 
 
 @lowers("ScatterND", since=11, movement=True)

@@ -115,7 +115,7 @@ def _demands(op: ir.Op) -> list[tuple[Ref, list[int]]]:
             return [(x, contracted)] if contracted else []
         case ir.Convolution(x=x) | ir.ConvolutionTranspose(x=x) | ir.BatchNorm(x=x) | ir.Pool(x=x):
             return [(x, [1])]
-        case ir.Embedding(ids=ids) | ir.Gather(ids=ids):
+        case ir.Embedding(ids=ids) | ir.Gather(ids=ids) | ir.Scatter(ids=ids):
             return [(ids, [])]
     return []
 

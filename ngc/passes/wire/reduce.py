@@ -129,3 +129,33 @@ def gather(w: Wirer, op: ir.Gather) -> IndexArray:
     new = np.unique(found)
     w.connect("condition", np.repeat(chooser[None], len(new), axis=0), new[:, None])
     return IndexArray.of(found, op.out.shape)
+
+
+@wires(ir.Scatter)
+def scatter(w: Wirer, op: ir.Scatter) -> IndexArray:
+    """Writing by data: a result reads what was there, what may be written there, and the index.
+    Along an axis of neurons each entry is one of its own, whoever brings them."""
+    axis = op.axis
+    parts = [w.index(ref).ids for ref in (op.x, op.ids, op.updates)]
+    by_entry = any(part.shape[axis] > 1 for part in parts)
+    size = op.out.shape[axis] if by_entry else 1
+    along = [np.moveaxis(part, axis, -1) for part in parts]
+    outer = np.broadcast_shapes(*(part.shape[:-1] for part in along))
+    count = math.prod(outer)
+    w.check_size(count * size * sum(part.shape[-1] for part in along), "writing by data")
+    before, ids, updates = (
+        np.broadcast_to(part, (*outer, part.shape[-1])).reshape(count, -1) for part in along
+    )
+    before = np.broadcast_to(before, (count, size))
+    if by_entry:
+        found = new = w.fresh(count * size).reshape(count, size)
+        w.fix(*parts, new)
+    else:
+        found, new, rows = fresh_rows(w, np.concatenate([before, ids, updates], axis=1))
+        new = new[:, None]
+        before, ids, updates = rows[:, :1], rows[:, 1:2], rows[:, 2:]
+    w.connect_each("identity", before.reshape(-1), new.reshape(-1))
+    connect_sets(w, "condition", ids, new)
+    connect_sets(w, "gather", updates, new)
+    found = np.moveaxis(found.reshape(*outer, size), -1, axis)
+    return IndexArray.of(found, op.out.shape)

@@ -209,6 +209,22 @@ def test_scatter_with_reduction_takes_every_update(reduction: str, expected: lis
     np.testing.assert_array_equal(case.run()[0], expected)
 
 
+@pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scatter_by_data_is_one_operation(reduction: str, axis: int) -> None:
+    """The indices lie in the first rows alone."""
+    attributes = {"reduction": reduction, "axis": axis}
+    updates = Given(np.array([[7, -9]], np.float32))
+    case = one("ScatterElements", x(3, 4), Given(np.array([[2, -2]])), updates, **attributes)
+    assert case.mnemonics.count("scatter") == 1
+    case.agrees()
+
+
+def test_scatter_by_data_of_other_shapes_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"updates \[1, 2\], indices \[1, 1\]"):
+        one("ScatterElements", x(3, 4), Given(np.array([[2]])), Given(ramp(1, 2)))
+
+
 def test_one_hot_counts_negative_indices_from_the_end() -> None:
     values = np.array([2.0, 5.0], np.float32)
     case = one("OneHot", Given(ints(1, -1, 7)), ints(3), values, axis=0)

@@ -219,3 +219,48 @@ def test_picking_by_coordinates_reads_everything() -> None:
         exact=False,
     )
     assert blocks(w, "y") == ["gather [4,1]", "condition [1,1]"]
+
+
+def test_writing_along_neurons_makes_one_for_each_entry() -> None:
+    w = wired(
+        HIDDEN
+        + """
+    %v = topk float32 [1,2] x=%h axis=1 largest=true result="values"
+    %i = topk int64 [1,2] x=%h axis=1 largest=true result="indices"
+    %zero = constant float32 [1,4] data=float32[1,4]{0,0,0,0}
+    %y = scatter float32 [1,4] x=%zero ids=%i updates=%v fn="write" axis=1
+    return y=%y
+    """,
+        exact=False,
+    )
+    assert neurons(w, "y") == [[0, 1, 2, 3]]
+    assert blocks(w, "y") == ["identity 4x[1,1]", "condition [2,4]", "gather [2,4]"]
+
+
+def test_writing_into_one_entry_reads_all_that_may_be_written() -> None:
+    body = """
+    %i = input int64 [1,4]
+    %zero = constant float32 [1,1] data=float32[1,1]{0}
+    %y = scatter float32 [1,1] x=%zero ids=%i updates=%h fn="add" axis=1
+    return y=%y
+    """
+    w = wire(program_of(HIDDEN + body))
+    assert blocks(w, "y") == ["identity [1,1]", "condition [1,1]", "gather [4,1]"]
+
+
+def test_writing_along_positions_keeps_neurons_apart() -> None:
+    w = wired(
+        """
+    @v = param float32 [2,3]
+    %i = input int64 [1,1,2]
+    %x = input float32 [1,5,3]
+    %z = input float32 [1,1,3]
+    %h = linear float32 [1,5,2] x=%x weight=@v spec="bti,oi->bto"
+    %u = linear float32 [1,1,2] x=%z weight=@v spec="bti,oi->bto"
+    %y = scatter float32 [1,5,2] x=%h ids=%i updates=%u fn="add" axis=1
+    return y=%y
+    """,
+        exact=False,
+    )
+    assert neurons(w, "y") == [[[0, 1]]]
+    assert blocks(w, "y") == ["identity 2x[1,1]", "condition 2x[1,1]", "gather 2x[1,1]"]
