@@ -2,24 +2,98 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
 import ngc
-from ngc.ir.graph import EDGE_KINDS, NODE_KINDS, NODE_ROLES
+from ngc.ir.graph import ACTIVATIONS, NODE_KINDS, NODE_ROLES
+from ngc.ir.program import Combine
 from tests.networks.hugging_face import MODELS, made
 
 # Values that nothing computes: they are there from the start.
 SOURCES = {"position", "constant", "parameter"}
 
-# Residual additions, two a block or more, of 16 features each, as identity edges.
-RESIDUAL = dict.fromkeys(MODELS, 2 * 16) | {"swin": 32, "convnext": 60, "segformer": 48}
+
+def described(config: Any) -> tuple[Counter[int], list[int]]:
+    """What a configuration says: how many residual additions of each width there are, and the heads
+    of each attention."""
+    match config.model_type:
+        case "clip":
+            towers = [described(tower) for tower in (config.text_config, config.vision_config)]
+            return towers[0][0] + towers[1][0], towers[0][1] + towers[1][1]
+        case "t5":
+            encoder, decoder = config.num_layers, config.num_decoder_layers
+            return Counter({config.d_model: 2 * encoder + 3 * decoder}), [config.num_heads] * (
+                encoder + 2 * decoder
+            )
+        case "bart" | "whisper":
+            encoder, decoder = config.encoder_layers, config.decoder_layers
+            heads = [config.encoder_attention_heads] * encoder
+            heads += [config.decoder_attention_heads] * 2 * decoder
+            return Counter({config.d_model: 2 * encoder + 3 * decoder}), heads
+        case "convnext":
+            return Counter(dict(zip(config.hidden_sizes, config.depths))), []
+        case "swin" | "segformer":
+            swin = config.model_type == "swin"
+            heads = config.num_heads if swin else config.num_attention_heads
+            widths = [config.embed_dim * 2**k for k in range(len(heads))] if swin else None
+            residual = {w: 2 * n for w, n in zip(widths or config.hidden_sizes, config.depths)}
+            return Counter(residual), [h for h, n in zip(heads, config.depths) for _ in range(n)]
+        case "mobilevit":
+            residual = Counter()
+            for width, layers in zip(config.hidden_sizes, (2, 4, 3)):  # as in its paper, table 4
+                residual[width] += 2 * layers
+            # Of its inverted residuals those that keep stride and width: two of the second stage,
+            # and the first one where the widths are the same.
+            stem, first, second, *_ = config.neck_hidden_sizes
+            residual[second] += 2
+            residual[first] += stem == first
+            return residual, [config.num_attention_heads] * 9
+        case _:
+            # x + attention(x) + mlp(x) has one way around both.
+            parallel = config.model_type == "phi" or getattr(config, "use_parallel_residual", False)
+            layers = config.num_hidden_layers
+            residual = Counter({config.hidden_size: (1 if parallel else 2) * layers})
+            return residual, [config.num_attention_heads] * layers
 
 
-# Layers of attention, of the encoder, the decoder and between them.
-ATTENTION = dict.fromkeys(MODELS, 2) | {
-    "t5": 6, "bart": 6, "whisper": 6, "swin": 4, "clip": 4, "mobilevit": 9, "convnext": 0,
-}  # fmt: skip
+def residual_additions(compiled: ngc.Compilation) -> Counter[int]:
+    """How many blocks of identity edges, by their number of edges, come from an addition and are
+    ways around something: a longer way leads from the same neuron to the same neuron."""
+    graph = compiled.plan.graph
+    pairs = np.concatenate([block.edge_index() for block in graph.blocks], axis=1)
+    after = [np.unique(pairs[1, pairs[0] == node]) for node in range(graph.num_nodes)]
+    reached = np.zeros((graph.num_nodes, graph.num_nodes), dtype=bool)
+    for node in np.argsort(-graph.nodes.layer, kind="stable"):
+        reached[node] = reached[after[node]].any(axis=0)
+        reached[node, after[node]] = True
+    found: Counter[int] = Counter()
+    for block in graph.blocks:
+        adds = block.kind == "identity" and isinstance(compiled.program.ops[block.op], Combine)
+        if adds and all(reached[after[u], v].any() for u, v in block.edge_index().T):
+            found[block.num_edges] += 1
+    return found
+
+
+def heads_told_apart(compiled: ngc.Compilation, config: Any, heads: list[int]) -> None:
+    """Explicit, each head has a neuron of its own for its scores; fused, neurons of its own, and of
+    grouped queries each group has keys of its own."""
+    graph = compiled.plan.graph
+    if compiled.plan.options.attention == "fused":
+        assert sorted(len(one.query) for one in graph.fused) == sorted(heads)
+        for one in graph.fused:
+            assert len(np.unique(one.result)) == one.result.size
+            groups = getattr(config, "num_key_value_heads", None) or len(one.key)
+            assert len(np.unique(one.key, axis=0)) == groups
+        return
+    experts = getattr(config, "num_local_experts", 0)
+    routers = experts and experts * config.num_hidden_layers
+    scores = graph.nodes.activation == ACTIVATIONS.index("softmax")
+    assert scores.sum() == sum(heads) + routers
 
 
 @pytest.mark.parametrize("attention", ["explicit", "fused"])
@@ -27,8 +101,8 @@ ATTENTION = dict.fromkeys(MODELS, 2) | {
 def test_the_four_checks_pass_and_weights_come_back(name: str, attention: str) -> None:
     model, inputs = made(name)
     compiled = ngc.compile(model, inputs, attention=attention)
-    assert len(compiled.plan.graph.fused) == (ATTENTION[name] if attention == "fused" else 0)
-    assert compiled.plan.graph.unfused == ()
+    plan = compiled.plan.graph
+    assert plan.unfused == ()
     verification = ngc.verify(compiled)
     assert verification.passed, verification.checks
     back = compiled.state_dict()
@@ -45,8 +119,10 @@ def test_the_four_checks_pass_and_weights_come_back(name: str, attention: str) -
     assert not unread.any(), "neurons that nothing reads"
     unwritten = (into == 0) & (graph.node_role != NODE_ROLES.index("input"))
     assert {NODE_KINDS[k] for k in graph.node_kind[unwritten].tolist()} <= SOURCES
-    identities = int((graph.edge_kind == EDGE_KINDS.index("identity")).sum())
-    assert identities >= RESIDUAL[name]
+    residual, heads = described(model.model.config)
+    found = residual_additions(compiled)
+    assert {width: found[width] for width in residual} == residual
+    heads_told_apart(compiled, model.model.config, heads)
 
 
 def test_heads_are_told_apart() -> None:
@@ -62,6 +138,19 @@ def test_heads_are_told_apart() -> None:
         graph = ngc.compile(model, {"input_ids": IDS}).graph()
         counts.add(graph.num_nodes)
     assert len(counts) == 2
+
+
+def test_padded_sentences() -> None:
+    """The mask of real tokens is an input: which keys are attended to depends on it."""
+    model, inputs = made("bert")
+    mask = torch.ones(1, 7, dtype=torch.int64)
+    mask[:, 5:] = 0
+    for attention in ("explicit", "fused"):
+        compiled = ngc.compile(model, {**inputs, "attention_mask": mask}, attention=attention)
+        verification = ngc.verify(compiled)
+        assert verification.passed, verification.checks
+        residual, _ = described(model.model.config)
+        assert residual_additions(compiled)[16] == residual[16]
 
 
 def test_a_tied_output_head_is_one_parameter() -> None:
