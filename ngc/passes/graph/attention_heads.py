@@ -9,13 +9,14 @@ import numpy as np
 
 from ngc.ir import program as ir
 from ngc.ir.graph import ACTIVATIONS, NO_SCALAR, NODE_ROLES, EdgeBlock, Graph
-from ngc.ir.program import Program, Ref
+from ngc.ir.index import matching_runs
+from ngc.ir.program import Ints, Program, Ref
 from ngc.ir.slots import ONE
 
 # What sums over weights: what it makes is no contraction of activations any more.
 WEIGHTED = (ir.Linear, ir.Convolution, ir.ConvolutionTranspose, ir.Embedding, ir.Normalise)
 
-# What may stand between scores and softmax, or softmax and values: masks, biases, constant scales.
+# What may join scores or weights and something else: masks, biases, constant scales.
 ADDED = ("add", "sub", "mul", "div", "where")
 
 
@@ -81,12 +82,12 @@ class Finder:
         if all(sides):
             raise NotFused("its values are a softmax of scores as well")
         value_first = sides[1]
-        score, axis = self._scores(op.b if value_first else op.a)
         left, right, out = op.spec.replace("->", ",").split(",")
         own, other = (right, left) if value_first else (left, right)
         summed = [k for k, letter in enumerate(own) if letter in other and letter not in out]
-        if summed != [axis]:
+        if len(summed) != 1:
             raise NotFused("its softmax does not run along what is summed over")
+        score, axis = self._scores(op.b if value_first else op.a, summed[0])
         made = self.ops[score]
         assert isinstance(made, ir.Contract)
         first, second, letters = made.spec.replace("->", ",").split(",")
@@ -95,35 +96,66 @@ class Finder:
             raise NotFused("its softmax does not run over keys")
         return Attention(score, result, key in first, value_first)
 
-    def _scores(self, weights: Ref) -> tuple[int, int]:
-        """The contraction whose softmax these weights are, and the axis of that. In between no
-        axis moves, so that the axes of both are the same."""
-        axes, ref = [], weights
+    def _scores(self, weights: Ref, axis: int) -> tuple[int, int]:
+        """The contraction whose softmax along ``axis`` these weights are, and which axis that is
+        there."""
+        ref, softmaxes = weights, 0
         while not isinstance(op := self.ops[self.number[ref]], ir.Contract):
-            if isinstance(op, ir.Softmax) and op.fn == "softmax":
-                axes.append(op.axis)
-                ref = op.x
-            elif isinstance(op, ir.Cast) or (isinstance(op, ir.Activation) and op.fn == "affine"):
-                (ref,) = op.inputs
-            elif isinstance(op, ir.Combine) and op.fn in ADDED:
-                ref = self._scores_among(op.inputs)
-            elif isinstance(op, ir.Shift | ir.Scale):
-                ref = op.x
-            else:
-                raise NotFused(f"{op.mnemonic} acts on its scores")
-        if len(axes) != 1:
+            before = axis
+            match op:
+                case ir.Softmax(fn="softmax", x=ref):
+                    softmaxes += 1
+                    if op.axis % len(op.out.shape) != axis:
+                        raise NotFused("its softmax does not run along what is summed over")
+                case ir.Cast(x=ref) | ir.Activation(x=ref) | ir.Shift(x=ref) | ir.Scale(x=ref):
+                    pass
+                case ir.Combine(fn=fn) if fn in ADDED:
+                    ref = self._scores_among(op)
+                case ir.Reshape(x=ref):
+                    before = self._before_reshape(op, axis)
+                case ir.Concat(axis=joined) if joined == axis:  # what takes a share of the weights
+                    ref = self._scores_among(op)
+                case ir.Slice(x=ref) if self._cuts_only(op, axis):
+                    pass
+                case _:
+                    raise NotFused(f"{op.mnemonic} acts on its scores")
+            kept = isinstance(op, ir.Reshape | ir.Concat | ir.Slice)
+            if not kept and self.shape(ref) != op.out.shape:
+                raise NotFused("its scores change their shape")
+            axis = before
+        if softmaxes != 1:
             raise NotFused("its weights are no softmax of scores, or one of a softmax")
-        if op.out.shape != self.ops[self.number[weights]].out.shape:
-            raise NotFused("its scores change their shape")
-        return self.number[ref], axes[0] % len(op.out.shape)
+        return self.number[ref], axis
 
-    def _scores_among(self, operands: Sequence[Ref]) -> Ref:
-        """The one operand that the scores are; not the mask, nor the test by which exporters write
-        zeros for the softmax of a row that is masked as a whole."""
+    def shape(self, ref: Ref) -> Ints:
+        return self.ops[self.number[ref]].out.shape
+
+    def _before_reshape(self, op: ir.Reshape, axis: int) -> int:
+        """The axis that one is before a reshape that leaves it whole."""
+        for old, new in matching_runs(self.shape(op.x), op.out.shape):
+            if new == [axis] and len(old) == 1:
+                return old[0]
+        raise NotFused("a reshape cuts or merges the axis of its softmax")
+
+    def _cuts_only(self, op: ir.Slice, axis: int) -> bool:
+        """Whether it leaves all axes but this one as they are."""
+        before = self.shape(op.x)
+        others = [a for a in range(len(before)) if a != axis]
+        whole = all(before[a] == op.out.shape[a] and op.steps[a] == 1 for a in others)
+        return whole and op.steps[axis] == 1 and op.starts[axis] == 0
+
+    def _scores_among(self, op: ir.Combine | ir.Concat) -> Ref:
+        """The one operand that the scores are; not the mask, nor the largest score, which exporters
+        subtract, nor the test by which they write zeros for the softmax of a row that is masked as
+        a whole."""
         found = []
-        for ref in operands:
-            op = self.ops[self.number[ref]]
-            test = isinstance(op, ir.Activation) and op.fn == "is_nan" and op.x in operands
+        for ref in op.inputs:
+            made = self.ops[self.number[ref]]
+            test = isinstance(made, ir.Activation) and made.fn == "is_nan" and made.x in op.inputs
+            test |= (
+                isinstance(op, ir.Combine) and op.fn == "sub" and isinstance(made, ir.Reduce)
+                and made.fn == "max" and made.keepdims and made.x in op.inputs
+            )  # fmt: skip
             if self.contracted[self.number[ref]] and not test:
                 found.append(ref)
         if len(found) != 1:

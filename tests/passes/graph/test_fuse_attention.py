@@ -21,6 +21,7 @@ from ngc.models.ng_t import NgT
 from ngc.recompute import recompute
 from tests.recompute.test_mutations import mutations
 
+SINK = NODE_KINDS.index("parameter")
 X = torch.linspace(-1, 1, 20).reshape(1, 5, 4)
 
 
@@ -39,6 +40,7 @@ class Attention(nn.Module):
         self.flat = nn.Linear(5 * heads * values, 2)
         self.shift = nn.Parameter(torch.rand(heads * values))
         self.scale = nn.Parameter(torch.rand(inner) + 0.5)
+        self.sink = nn.Parameter(torch.rand(heads))
         self.place = nn.Parameter(torch.rand(heads, 5, 5))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -58,6 +60,15 @@ class Attention(nn.Module):
             a = (q @ k.transpose(2, 3)).softmax(-1).softmax(-1)
         elif self.other.get("capped"):
             a = (q @ k.transpose(2, 3)).tanh().softmax(-1)
+        elif self.other.get("reshaped"):
+            scores = (q @ k.transpose(2, 3)).flatten(0, 1)
+            a = scores.unflatten(0, (1, heads)).softmax(-1).flatten(0, 1).unflatten(0, (1, heads))
+        elif self.other.get("over_all"):
+            a = (q @ k.transpose(2, 3)).flatten(2).softmax(-1).unflatten(2, (5, 5))
+        elif self.other.get("sunk"):
+            sink = self.sink.reshape(1, heads, 1, 1).expand(1, heads, 5, 1)
+            scores = torch.cat([q @ k.transpose(2, 3), sink], -1)
+            a = (scores - scores.amax(-1, keepdim=True)).softmax(-1)[..., :-1]
         elif self.other.get("over_heads"):
             a = (q @ k.transpose(2, 3)).softmax(1)
         elif self.other.get("flipped"):
@@ -164,6 +175,12 @@ def test_relative_positions_act_on_all_nodes_of_a_head() -> None:
     assert chosen.sum() == 25 * 2 * 3
 
 
+def test_a_sink_acts_on_all_nodes_of_its_head() -> None:
+    graph = compiled(Attention(sunk=True)).plan.graph
+    (sink,) = [b for b in graph.blocks if (graph.nodes.kind[b.src] == SINK).all()]
+    assert sink.num_edges == 2 * 3
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -172,7 +189,7 @@ def test_relative_positions_act_on_all_nodes_of_a_head() -> None:
         ({"gained": True}, "parameters act on its scores"),
         ({"keys_first": True}, "transpose acts on its scores"),
         ({"twice": True}, "or one of a softmax"),
-        ({"capped": True}, "activation acts on its scores"),
+        ({"over_all": True}, "a reshape cuts or merges the axis of its softmax"),
         ({"over_heads": True}, "its softmax does not run along what is summed over"),
         ({"shifted": True}, "its results have parameters of their own"),
         ({"flat": True}, "its queries, keys, values or results are flattened"),
@@ -199,6 +216,9 @@ PROVEN: dict[str, Callable[[], nn.Module]] = {
     "cross": lambda: Attention(cross=True, memory=True),
     "normed": lambda: Attention(normed=True),
     "relative": lambda: Attention(relative=True),
+    "capped": lambda: Attention(capped=True),
+    "reshaped": lambda: Attention(reshaped=True),
+    "sunk": lambda: Attention(sunk=True),
     "packed": lambda: nn.TransformerEncoderLayer(4, 2, 6, batch_first=True),
 }
 OPTIONS = [
