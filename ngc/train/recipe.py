@@ -70,10 +70,10 @@ class Generalization(Section):
 
 class InrData(Section):
     """Which INRs. set: ``embedded``, or a file of ``ngc data inr``. images: the data set or
-    folder that it was fitted to, which editing needs; null: what the set says. train, test: how
-    many, null: all. validation: how many of the set's own validation split, null: all; where it has
-    none, how many training networks are set aside, null: a tenth. split_seed: which ones. augment:
-    changes drawn anew whenever a network is trained on."""
+    folder that it was fitted to, which editing alone reads; null: what the set says. train, test:
+    how many, null: all. validation: how many of the set's own validation split, null: all; where it
+    has none, how many training networks are set aside, null: a tenth. split_seed: which ones.
+    augment: changes drawn anew whenever a network is trained on."""
 
     set: Annotated[str, Field(min_length=1, description="embedded, or a file")] = "embedded"
     images: str | None = None
@@ -217,6 +217,9 @@ def _checked(name: str, text: Text, where: str) -> Recipe:
     if isinstance(task, Editing) and augment_values is not None:
         said = "an edit has its picture as target, which would have to move with the network"
         mistakes.append(Mistake(text.place(("data", "augment")), "data.augment", said))
+    if isinstance(task, Classification) and isinstance(data, InrData) and data.images is not None:
+        said = "only editing (task.name: inr_editing) reads it; a class is in the set itself"
+        mistakes.append(Mistake(text.place(("data", "images")), "data.images", said))
     if graph is not None and graph.storage == "ragged":
         said = "learned models read padded kernels; allowed: auto, padded"
         mistakes.append(Mistake(text.place(("graph", "storage")), "graph.storage", said))

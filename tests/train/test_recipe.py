@@ -63,6 +63,14 @@ def test_the_resolved_recipe_reads_back(tmp_path: Path) -> None:
     assert again.dump() == recipe.dump()
 
 
+def test_no_images_may_be_said_of_any_task(tmp_path: Path) -> None:
+    """As the resolved recipes of all runs do."""
+    assert "images: null" in read_recipe(written(tmp_path, MINIMAL)).dump()
+    read_recipe(written(tmp_path, MINIMAL + "data: {images: null}"))
+    editing = "task: {name: inr_editing}\nmodel: {name: ng_t}\ndata: {images: mnist}"
+    read_recipe(written(tmp_path, editing))
+
+
 def test_augmentation_reads_back(tmp_path: Path) -> None:
     recipe = read_recipe(written(tmp_path, MINIMAL + "data: {augment: {noise: 0.5}}"))
     assert recipe.augment == Augment(noise=0.5)
@@ -179,6 +187,7 @@ graph:
         (MINIMAL + "data:\n  augment: {nose: 1}", "line 4: data.augment.nose: there is no such"),
         ("task: {name: inr_editing}\nmodel: {name: ng_t}\ndata: {augment: {}}",
          "line 3: data.augment: an edit has its picture as target"),
+        (MINIMAL + "data:\n  images: mnist", "line 4: data.images: only editing (task.name: "),
         ("task: {name: inr_classification}\nmodel:\n  name: ng_gn",
          "line 3: model.name: found the text 'ng_gn'; allowed: "),
         ("task: {name: inr_classification}\nmodel: {width: 3}", "model.name: it is missing; allow"),
