@@ -38,8 +38,8 @@ class FuseAttention(GraphPass):
 
     A query, key or value that is more than a linear map with a bias (rotated, normalised), or that
     something else reads, keeps its neuron, with an edge of (1, 0, 0), (0, 1, 0) or (0, 0, 1). What
-    acts on the scores (a mask, relative positions, a sink) acts on all nodes of the head. Functions of
-    scores without parameters (a scale, a cap) are plain numbers, as everywhere, and not on the graph.
+    acts on the scores (a mask, relative positions, a sink) acts on all nodes of the head. Functions
+    of scores without parameters (a scale, a cap) are not on the graph.
     """
 
     name: ClassVar[str] = "fuse-attention"
