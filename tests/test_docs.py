@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from glob import glob
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+import ngc
 from ngc.backends.schema import FEATURES
+from ngc.cli import app
 from ngc.ir.program import VOCABULARY, Op, Program
 from ngc.ir.text import parse_program, print_program
 from ngc.options import Options
@@ -95,7 +101,16 @@ def python_of(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text_of(name), re.DOTALL)
 
 
-FRAMEWORKS = ["torch", "keras", "sklearn", "recurrent", "transformers"]
+FRAMEWORKS = [
+    "onnx",
+    "checkpoints",
+    "torch",
+    "pt2",
+    "keras",
+    "sklearn",
+    "recurrent",
+    "transformers",
+]
 
 
 @pytest.mark.parametrize("code", python_of("frameworks.md"), ids=FRAMEWORKS)
@@ -104,3 +119,21 @@ def test_each_framework_has_an_example_that_runs(code: str) -> None:
         [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_commands_for_checkpoints_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with the files that they name."""
+    (block,) = re.findall(r"```sh\n(.*?)```", text_of("frameworks.md"), re.DOTALL)
+    model = ngc.compile(ROOT / "examples" / "mnist_cnn.onnx")
+    (tmp_path / "model.onnx").write_bytes(model.source.proto.SerializeToString())
+    (tmp_path / "checkpoints").mkdir()
+    for step in (1, 2):
+        path = tmp_path / "checkpoints" / f"{step}.safetensors"
+        save_file(model.state_dict(model.weights * step), path)
+    monkeypatch.chdir(tmp_path)
+    for line in block.splitlines():
+        words = [part for word in line.split()[1:] for part in sorted(glob(word)) or [word]]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+    back = load_file("back.safetensors")
+    assert all(torch.equal(back[n], t) for n, t in model.state_dict(model.weights * 2).items())
