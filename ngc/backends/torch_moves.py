@@ -149,7 +149,7 @@ def gather(op: ir.Gather, values: Values) -> Function | Kernel:
 
 
 # What torch calls the functions of Scatter that take into account what is there.
-REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+REDUCTIONS = {"add": "sum", "max": "amax", "min": "amin"}
 
 
 @executes(ir.Scatter)
@@ -157,8 +157,18 @@ def scatter(op: ir.Scatter, values: Values) -> Function:
     axis, size = op.axis, op.out.shape[op.axis]
     if op.fn == "write":
         return lambda x, ids, updates: x.scatter(axis, _wrapped(ids, size), updates)
+    if op.fn == "mul":
+        return lambda x, ids, updates: _multiplied(x, axis, _wrapped(ids, size), updates)
     fn = REDUCTIONS[op.fn]
     return lambda x, ids, updates: x.scatter_reduce(axis, _wrapped(ids, size), updates, fn)
+
+
+def _multiplied(x: Tensor, axis: int, ids: Tensor, updates: Tensor) -> Tensor:
+    """Entry after entry along the axis: the gradient of torch's product looks at its values, which
+    a stack of networks does not allow."""
+    for one, factor in zip(ids.split(1, axis), updates.split(1, axis)):
+        x = x.scatter(axis, one, x.gather(axis, one) * factor)
+    return x
 
 
 def _gather_nd(op: ir.Gather, values: Values) -> Kernel:

@@ -200,7 +200,7 @@ def test_each_difference_to_the_training_networks_is_named(
     tmp_path: Path, layers: tuple[Layer, ...], size: int, said: str
 ) -> None:
     zoo = small_zoo(tmp_path, runs=3)
-    networks = from_zoo(zoo, Options(), ZooData(validation=0.2, test=0.2), "accuracy")
+    networks = from_zoo(zoo, Options(), ZooData(set="zoo", validation=0.2, test=0.2), "accuracy")
     options = networks.families[0].compilation.plan.options
     other = compile(classifier_model(layers, size=size), options=options)
     prober = Prober(other.wiring, other.plan)

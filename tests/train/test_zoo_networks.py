@@ -22,7 +22,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 
 
 def data(**settings: object) -> ZooData:
-    return ZooData(validation=0.2, test=0.2, **settings)  # type: ignore[arg-type]
+    return ZooData(set="zoo", validation=0.2, test=0.2, **settings)  # type: ignore[arg-type]
 
 
 def test_weights_and_labels_are_those_of_the_files(zoo: Zoo) -> None:
