@@ -72,11 +72,6 @@ class Stack:
         return 2 if self.reverse else 3
 
     @property
-    def num_edges(self) -> int:
-        """Of one graph."""
-        return int(np.prod(self.grid))
-
-    @property
     def degree(self) -> int:
         """Edges into each target."""
         return self.grid[self.axis - 1]
