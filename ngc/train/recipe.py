@@ -31,9 +31,9 @@ from ngc.train.recipe_check import (
     Rate,
     Section,
     Share,
-    _readable,
     dataclass_section,
     plain,
+    readable,
 )
 from ngc.train.recipe_text import Mistake, RecipeError, Text, read_text
 
@@ -277,5 +277,5 @@ def model_section(name: str) -> type[Section]:
         given_by_the_task = parameter.name in ("predicts", "outputs")
         if parameter.kind is parameter.KEYWORD_ONLY and not given_by_the_task:
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[parameter.name] = (_readable(hints[parameter.name]), default)
+            fields[parameter.name] = (readable(hints[parameter.name]), default)
     return create_model(name, __base__=Section, **fields)

@@ -119,16 +119,16 @@ def dataclass_section(kind: type) -> type[Section]:
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         missing = default is dataclasses.MISSING
-        fields[field.name] = (_readable(hints[field.name]), ... if missing else default)
+        fields[field.name] = (readable(hints[field.name]), ... if missing else default)
     return create_model(kind.__name__, __base__=Section, **fields)
 
 
-def _readable(hint: Any) -> Any:
+def readable(hint: Any) -> Any:
     """A type hint as YAML can give it: a tuple is written as a list."""
     if typing.get_origin(hint) is tuple:
         return Annotated[hint, Field(strict=False)]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return typing.Union[tuple(_readable(inner) for inner in typing.get_args(hint))]  # noqa: UP007
+        return typing.Union[tuple(readable(inner) for inner in typing.get_args(hint))]  # noqa: UP007
     return hint
 
 
