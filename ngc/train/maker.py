@@ -26,8 +26,9 @@ from ngc.train.maker_recipe import ZooRecipe, read_zoo_recipe
 from ngc.train.maker_summary import write_summary
 from ngc.train.maker_training import train_network
 from ngc.train.maker_workers import work
+from ngc.zoo.importers.made import NETWORKS
 
-RECIPE, NETWORKS, IMAGES = "zoo_train.yaml", "networks", ".images"
+RECIPE, IMAGES = "zoo_train.yaml", ".images"
 
 ON_GPU = 8  # workers that share a GPU: small networks leave it waiting for the processor
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from ngc.train.maker_images import Prepared
 from ngc.train.maker_recipe import ZooRecipe
-from ngc.train.maker_training import ABOUT, METRICS
 from ngc.train.report import new_figure, save_figure, write_json
+from ngc.zoo.importers.made import ABOUT, METRICS, NETWORKS
 
 SUMMARY, PICTURE = "summary.json", "accuracies.png"
 LIBRARIES = ("ngc", "torch", "numpy")
@@ -26,7 +26,7 @@ def write_summary(
 ) -> dict[str, object]:
     """Write and return the summary of a zoo that is complete. It follows from the networks, so it
     is the same after a resumed run."""
-    networks = sorted(path for path in (folder / "networks").iterdir() if path.is_dir())
+    networks = sorted(path for path in (folder / NETWORKS).iterdir() if path.is_dir())
     abouts = [json.loads((path / ABOUT).read_text()) for path in networks]
     accuracies = [_accuracies(path) for path in networks]
     every = np.concatenate([list(found.values()) for found in accuracies])

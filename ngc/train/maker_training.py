@@ -21,12 +21,12 @@ from torch import Tensor
 
 from ngc.train.maker_images import Loaded, Prepared
 from ngc.train.maker_recipe import ZooRecipe
+from ngc.zoo.importers.made import ABOUT, METRICS, SUFFIX
 from ngc.zoo.wild_park import Config, WildPark, network, sample
 
 ARCHITECTURE, HYPER, WEIGHTS, ORDER, SHARE = range(5)  # what a number is drawn for
 TESTED = 500  # images at a time
 COLUMNS = ("epoch", "train_loss", "test_loss", "accuracy")
-METRICS, ABOUT = "metrics.csv", "network.json"
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,7 @@ class Trained:
         if self.stopped is not None:
             about["stopped"] = self.stopped
         return {
-            **{
-                f"{epoch}.safetensors": safetensors.torch.save(s)
-                for epoch, s in self.states.items()
-            },
+            **{f"{epoch}{SUFFIX}": safetensors.torch.save(s) for epoch, s in self.states.items()},
             METRICS: table.getvalue().encode(),
             ABOUT: (json.dumps(about, indent=2) + "\n").encode(),
         }
