@@ -5,18 +5,15 @@ A worker ends with the process that started it, also where that is killed.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
 import torch
 
 from ngc.errors import NgcError
+from ngc.zoo.processes import begin_worker, worker_context
 
 Make = Callable[[int], None]
 
@@ -45,7 +42,7 @@ def work(make: Make, numbers: Iterable[int], workers: int) -> Iterator[int]:
 @contextmanager
 def _crew(make: Make, workers: int) -> Iterator[list[Connection]]:
     """Processes, a connection to each; they are ended at the end, whatever they do."""
-    context = _context()
+    context = worker_context("ngc.train.maker")
     ends: list[Connection] = []
     crew: list[BaseProcess] = []
     try:
@@ -62,16 +59,6 @@ def _crew(make: Make, workers: int) -> Iterator[list[Connection]]:
             one.terminate()
         for one in crew:
             one.join()
-
-
-def _context() -> SpawnContext | ForkServerContext:
-    """Threads of torch do not survive a fork: workers are forked from a process that has loaded
-    what they need and has none, or each loads it."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ngc.train.maker"])
-    return context
 
 
 def _give(worker: Connection, numbers: Iterator[int]) -> bool:
@@ -103,8 +90,7 @@ def _lost() -> NgcError:
 
 def _serve(boss: Connection, make: Make) -> None:
     """The life of a worker."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
+    begin_worker()
     try:
         while True:
             number = boss.recv()
@@ -116,13 +102,6 @@ def _serve(boss: Connection, make: Make) -> None:
                 boss.send(number)
     except (EOFError, OSError, KeyboardInterrupt):
         return  # the other side has ended, or will end this one
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
 
 
 @contextmanager

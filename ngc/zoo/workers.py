@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing.connection import wait as wait_for
-from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING
 
 from ngc.errors import NgcError
 from ngc.zoo.importers.base import Member
+from ngc.zoo.processes import begin_worker, worker_context
 
 if TYPE_CHECKING:
     from ngc.zoo.compiling import Compiler
@@ -33,7 +29,7 @@ def written_by(
     the caller stops, shards under way are finished."""
     waiting: dict[Future[Found], Task] = {}
     tasks = iter(tasks)
-    pool = ProcessPoolExecutor(count, _context(), _begin, (job,))
+    pool = ProcessPoolExecutor(count, worker_context("ngc.zoo.importing"), _begin, (job,))
     try:
         while True:
             for task in islice(tasks, 2 * count - len(waiting)):
@@ -53,30 +49,8 @@ def written_by(
         pool.shutdown(cancel_futures=True)
 
 
-def _context() -> BaseContext:
-    """Threads of torch do not survive a fork: workers are forked from a process that has loaded
-    what they need, and has none; elsewhere each loads it."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ngc.zoo.importing"])
-    return context
-
-
 def _begin(job: Job) -> None:
-    """Of a worker: one thread, and an end with its parent."""
-    import torch
-
-    torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    sentinel = parent.sentinel
-
-    def follow() -> None:
-        wait_for([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    begin_worker()
     _here[:] = [(job, job.compiler())]
 
 
