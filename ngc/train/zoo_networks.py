@@ -41,7 +41,7 @@ class Stored:
 def from_zoo(zoo: Zoo, options: Options, data: ZooData, target: str) -> NetworkSet:
     """The networks of a zoo that a recipe asks for; labels are the column ``target``."""
     chosen = chosen_of(zoo, data.where)
-    label = numbers_of(zoo, target)[chosen]
+    label = zoo.numbers(target)[chosen]
     wrong = torch.nonzero(~((label >= 0) & (label <= 1))).flatten()
     if len(wrong):
         name, value = zoo.table["name"][int(chosen[wrong[0]])], float(label[wrong[0]])
@@ -95,24 +95,12 @@ def chosen_of(zoo: Zoo, where: Mapping[str, str | int | float]) -> Tensor:
     kept = torch.ones(len(zoo), dtype=torch.bool)
     for column, value in where.items():
         if isinstance(value, str):
-            kept &= torch.tensor([cell == value for cell in column_of(zoo, column)])
+            kept &= torch.tensor([cell == value for cell in zoo.column(column)])
         else:
-            kept &= numbers_of(zoo, column) == value
+            kept &= zoo.numbers(column) == value
     if not kept.any():
         raise OptionError("no network is left", where="data.where", hint="other values")
     return torch.nonzero(kept).flatten()
-
-
-def column_of(zoo: Zoo, name: str) -> list[str]:
-    if name not in zoo.table:
-        known = ", ".join(zoo.table)
-        raise OptionError(f"the table has no column {name}", where=str(zoo.path), hint=known)
-    return zoo.table[name]
-
-
-def numbers_of(zoo: Zoo, name: str) -> Tensor:
-    column_of(zoo, name)
-    return zoo.numbers(name)
 
 
 def depths(families: tuple[Family, ...], family: Tensor) -> tuple[str, ...]:
@@ -128,7 +116,7 @@ def splits_of(zoo: Zoo, chosen: Tensor, data: ZooData) -> dict[str, Tensor]:
     """Numbers among the chosen networks of each split, shuffled."""
     runs = [zoo.table.get("run", zoo.table["name"])[k] for k in chosen.tolist()]
     if data.split == "table" or (data.split == "auto" and "split" in zoo.table):
-        said = [column_of(zoo, "split")[k] for k in chosen.tolist()]
+        said = [zoo.column("split")[k] for k in chosen.tolist()]
         split = np.array([SPLITS.index(word) if word in SPLITS else -1 for word in said])
     else:
         split = split_by_run(runs, data.validation, data.test, data.split_seed)

@@ -140,16 +140,17 @@ class Zoo:
         places = self.places[architecture]
         return Rows(self.files, places, places[0][1].parameters)
 
+    def column(self, name: str) -> list[str]:
+        """A column of the table."""
+        if name not in self.table:
+            known = ", ".join(self.table)
+            raise OptionError(f"its table has no column {name}", where=str(self.path), hint=known)
+        return self.table[name]
+
     def numbers(self, column: str) -> Tensor:
         """A column [N] as float64, NaN where it is empty."""
-        if column not in self.table:
-            raise NgcError(
-                f"its table has no column {column!r}",
-                where=str(self.path),
-                hint=", ".join(self.table),
-            )
         found = np.empty(len(self), dtype=np.float64)
-        for k, text in enumerate(self.table[column]):
+        for k, text in enumerate(self.column(column)):
             try:
                 found[k] = float(text) if text else math.nan
             except ValueError:

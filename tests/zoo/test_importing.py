@@ -273,7 +273,7 @@ def test_a_table_says_more_of_the_networks(folder: Path, tmp_path: Path) -> None
     assert zoo.table["run"][3:6] == ["run1"] * 3
     assert zoo.table["remark"][5] == "a, b\nc"
     assert zoo.numbers("accuracy").tolist() == [k / 100 for k in range(18)]
-    with pytest.raises(NgcError, match="no column 'step'"):
+    with pytest.raises(NgcError, match="no column step"):
         zoo.numbers("step")
     with pytest.raises(NgcError, match="run is 'run0', not a number"):
         zoo.numbers("run")

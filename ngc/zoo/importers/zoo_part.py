@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from ngc.errors import OptionError
 from ngc.zoo.architectures import write_architecture
@@ -39,7 +38,7 @@ class ZooPart(Importer):
     def _numbers(self) -> list[int]:
         kept = torch.ones(len(self.zoo), dtype=torch.bool)
         for column, values in self.where.items():
-            kept &= self._has_one(column, values)
+            kept &= torch.tensor([cell in values for cell in self.zoo.column(column)])
         if self.max_parameters is not None:
             sizes = torch.tensor([self.zoo.rows(k).parameters for k in self._architectures])
             kept &= (sizes <= self.max_parameters)[self.zoo.architecture]
@@ -50,13 +49,6 @@ class ZooPart(Importer):
     @property
     def _architectures(self) -> range:
         return range(len(self.zoo.architectures))
-
-    def _has_one(self, column: str, values: Sequence[str]) -> Tensor:
-        if column not in self.zoo.table:
-            known = ", ".join(self.zoo.table)
-            said = f"its table has no column {column}"
-            raise OptionError(said, where=str(self.source), hint=known)
-        return torch.tensor([cell in values for cell in self.zoo.table[column]])
 
     @cached_property
     def _number_of(self) -> dict[str, int]:
