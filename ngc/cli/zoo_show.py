@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from rich.table import Table
 
@@ -44,9 +46,7 @@ def _architecture_table(zoo: Zoo) -> Table:
     table = make_table(title, columns, ("networks", "parameters"), note)
     for number in order[:SHOWN]:
         one = zoo.architectures[number]
-        ops: dict[str, int] = {}
-        for op in one.program.ops:
-            ops[op.mnemonic] = ops.get(op.mnemonic, 0) + 1
+        ops = Counter(op.mnemonic for op in one.program.ops)
         listed = ", ".join(f"{count} {name}" for name, count in ops.items() if name != "input")
         add_row(table, one.hash, f"{int(counts[number]):,}", f"{one.num_parameters:,}", listed)
     return table
