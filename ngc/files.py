@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,28 @@ class Architecture:
     options: Options
     skeleton: onnx.ModelProto
     max_elements: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is stored: text, numbers, a tensor."""
+        blob = self.skeleton.SerializeToString(deterministic=True)
+        return {
+            "program": print_program(self.program),
+            "options": asdict(self.options),
+            "skeleton": torch.from_numpy(np.frombuffer(blob, dtype=np.uint8).copy()),
+            "max_elements": self.max_elements,
+        }
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Architecture:
+        """The inverse of ``to_dict``."""
+        skeleton = onnx.ModelProto()
+        skeleton.ParseFromString(entry["skeleton"].numpy().tobytes())
+        return cls(
+            parse_program(entry["program"]),
+            Options().changed({**BEFORE, **entry["options"]}),
+            skeleton,
+            int(entry["max_elements"]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,14 +131,8 @@ def save(compilations: Sequence[Compilation], path: str | Path) -> None:
         key = f"{one.plan.hash} {hash(blob)}"
         if key not in numbers:
             numbers[key] = len(architectures)
-            architectures.append(
-                {
-                    "program": print_program(one.program),
-                    "options": asdict(one.plan.options),
-                    "skeleton": torch.from_numpy(np.frombuffer(blob, dtype=np.uint8).copy()),
-                    "max_elements": one.max_elements,
-                }
-            )
+            found = Architecture(one.program, one.plan.options, skeleton, one.max_elements)
+            architectures.append(found.to_dict())
         graphs.append(
             {
                 "architecture": numbers[key],
@@ -162,7 +178,7 @@ def load(path: str | Path) -> GraphFile:
     try:
         if content["format"] != FORMAT:
             raise ModelError(f"format {content['format']}, ngc reads {FORMAT}", where=str(path))
-        architectures = tuple(_architecture(entry) for entry in content["architectures"])
+        architectures = tuple(Architecture.from_dict(entry) for entry in content["architectures"])
         graphs = tuple(NeuralGraph.from_dict(entry["features"]) for entry in content["graphs"])
         numbers = tuple(int(entry["architecture"]) for entry in content["graphs"])
         if any(not 0 <= number < len(architectures) for number in numbers):
@@ -179,17 +195,6 @@ def load(path: str | Path) -> GraphFile:
     except Exception as error:  # whatever an entry of a wrong type leads to
         raise ModelError("not a file that ngc wrote, or a damaged one", where=str(path)) from error
     return GraphFile(architectures, graphs, numbers, names, rests, tensors)
-
-
-def _architecture(entry: dict[str, Any]) -> Architecture:
-    skeleton = onnx.ModelProto()
-    skeleton.ParseFromString(entry["skeleton"].numpy().tobytes())
-    return Architecture(
-        parse_program(entry["program"]),
-        Options().changed({**BEFORE, **entry["options"]}),
-        skeleton,
-        int(entry["max_elements"]),
-    )
 
 
 def decompile(file: GraphFile | str | Path, number: int = 0) -> onnx.ModelProto:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir
 import torch
@@ -25,11 +23,11 @@ from ngc.backends.torch_exec import unpack
 from ngc.budget import Budget
 from ngc.compiler import Compilation, make_plan
 from ngc.errors import ModelError, OptionError
-from ngc.files import write_beside
+from ngc.files import Architecture, write_beside
 from ngc.ir.program import Program
 from ngc.ir.slots import FIRST_SLOT, ONE
 from ngc.ir.source import Source
-from ngc.ir.text import parse_program, print_program, structure_hash
+from ngc.ir.text import structure_hash
 from ngc.known import Known
 from ngc.options import Options
 
@@ -127,13 +125,7 @@ def write_architecture(folder: Path, one: ZooArchitecture) -> None:
     path = path_of(folder, one.hash)
     if path.is_file():
         return
-    blob = one.skeleton.SerializeToString(deterministic=True)
-    content = {
-        "program": print_program(one.program),
-        "options": asdict(one.options),
-        "skeleton": torch.from_numpy(np.frombuffer(blob, dtype=np.uint8).copy()),
-        "max_elements": one.max_elements,
-    }
+    content = Architecture(one.program, one.options, one.skeleton, one.max_elements).to_dict()
     write_beside(path, lambda file: torch.save(content, file))
 
 
@@ -141,15 +133,10 @@ def read_architecture(folder: Path, digest: str) -> ZooArchitecture:
     """Runs no code from the file."""
     path = path_of(folder, digest)
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        skeleton = onnx.ModelProto()
-        skeleton.ParseFromString(content["skeleton"].numpy().tobytes())
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found = Architecture.from_dict(content)
         return ZooArchitecture(
-            digest,
-            parse_program(content["program"]),
-            Options().changed(content["options"]),
-            skeleton,
-            int(content["max_elements"]),
+            digest, found.program, found.options, found.skeleton, found.max_elements
         )
     except OSError as error:
         raise ModelError(f"cannot read it: {error.strerror}", where=str(path)) from error
