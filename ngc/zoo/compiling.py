@@ -20,6 +20,7 @@ import onnx
 from ngc.backends.onnx_export import with_tensors
 from ngc.backends.torch_exec import pack
 from ngc.budget import DEFAULT, Budget
+from ngc.checkpoints import params_of, with_weights
 from ngc.compiler import Compilation, compile
 from ngc.errors import ModelError, NgcError
 from ngc.frontends import onnx_files
@@ -120,6 +121,22 @@ class Compiler:
         one = architecture_of(compilation)
         write_architecture(self.folder, one)
         return one.hash
+
+    def compiled(self, model: Any, inputs: Any = None) -> tuple[Compilation, str]:
+        """The architecture that checkpoints are of, and its hash."""
+        compilation = self.compile(model, inputs)
+        return compilation, self.put(compilation)
+
+    def checkpoint(
+        self, compiled: tuple[Compilation, str], tensors: Mapping[str, np.ndarray], name: str
+    ) -> tuple[str, np.ndarray]:
+        """Architecture and row of the network that has these tensors, named as in the model."""
+        compilation, digest = compiled
+        arrays = params_of(compilation, tensors, name)
+        if arrays is not None:
+            return digest, self.row(compilation.program, arrays)
+        own = with_weights(compilation, tensors, name)
+        return self.put(own), self.row(own.program, own.arrays)
 
     def row(self, program: Program, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """The parameters in the order of the program, in the type that the zoo stores."""

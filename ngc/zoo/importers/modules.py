@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ngc.checkpoints import params_of, with_weights
 from ngc.compiler import Compilation
 from ngc.errors import ModelError
 from ngc.zoo import wild_park
@@ -24,18 +23,12 @@ def row_of(
 ) -> tuple[str, np.ndarray]:
     """Architecture and row of a network with these tensors, named as its module names them."""
     key = json.dumps(config.to_dict(), sort_keys=True)
-    compilation, digest = compiler.recent(key, lambda: _compiled(config, compiler))
-    arrays = params_of(compilation, tensors, "checkpoint")
-    if arrays is not None:
-        return digest, compiler.row(compilation.program, arrays)
-    own = with_weights(compilation, tensors, "checkpoint")
-    return compiler.put(own), compiler.row(own.program, own.arrays)
+    compiled = compiler.recent(key, lambda: _compiled(config, compiler))
+    return compiler.checkpoint(compiled, tensors, "checkpoint")
 
 
 def _compiled(config: wild_park.Config, compiler: Compiler) -> tuple[Compilation, str]:
-    module = wild_park.network(config)
-    compilation = compiler.compile(module, torch.zeros(1, *config.inputs))
-    return compilation, compiler.put(compilation)
+    return compiler.compiled(wild_park.network(config), torch.zeros(1, *config.inputs))
 
 
 def family_of(config: wild_park.Config) -> str:

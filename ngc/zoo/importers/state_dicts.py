@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ngc.checkpoints import params_of, read_tensors, with_weights
+from ngc.checkpoints import read_tensors
 from ngc.compiler import Compilation
 from ngc.frontends.onnx_files import WEIGHTS_ALONE
 from ngc.zoo.compiling import Compiler
@@ -32,22 +32,15 @@ class StateDicts(FileImporter):
     table: Table | None = field(default=None, repr=False)
 
     def read(self, member: Member, compiler: Compiler) -> Network:
-        compilation, digest = compiler.kept(self.kind, lambda: self._compiled(compiler))
-        given = read_tensors(inside(self.source, member.name))
-        arrays = params_of(compilation, given, member.name)
-        if arrays is not None:
-            row = compiler.row(compilation.program, arrays)
-            return Network(digest, row, member.metadata)
-        own = with_weights(compilation, given, member.name)
-        row = compiler.row(own.program, own.arrays)
-        return Network(compiler.put(own), row, member.metadata)
+        tensors = read_tensors(inside(self.source, member.name))
+        found = compiler.checkpoint(self._compiled(compiler), tensors, member.name)
+        return Network(*found, member.metadata)
 
     def prepare(self, compiler: Compiler) -> None:
-        compiler.kept(self.kind, lambda: self._compiled(compiler))
+        self._compiled(compiler)
 
     def _compiled(self, compiler: Compiler) -> tuple[Compilation, str]:
-        compilation = compiler.compile(self.model, self.inputs)
-        return compilation, compiler.put(compilation)
+        return compiler.kept(self.kind, lambda: compiler.compiled(self.model, self.inputs))
 
     def settings(self) -> dict[str, str]:
         model = self.model if isinstance(self.model, str | Path) else type(self.model).__name__
