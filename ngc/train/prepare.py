@@ -45,9 +45,8 @@ def prepare(recipe: Recipe) -> tuple[NetworkSet, Task]:
     data, task = recipe.data, recipe.task
     if isinstance(data, ZooData):
         assert isinstance(task, Generalization)
-        return from_zoo(open_zoo(_place(data.set)), recipe.graph, data, task.target), Regression(
-            task.loss
-        )
+        networks = from_zoo(open_zoo(_place(data.set)), recipe.graph, data, task.target)
+        return networks, Regression(task.loss)
     inrs = open_set(data.set)
     networks = from_inrs(
         inrs,

@@ -26,7 +26,7 @@ from ngc.train.module import Training
 from ngc.train.networks import NetworkSet
 from ngc.train.prepare import facts_to_dict, new_module, prepare
 from ngc.train.progress import Bars, say
-from ngc.train.recipe import Recipe, read_recipe
+from ngc.train.recipe import Generalization, Recipe, read_recipe
 from ngc.train.recipe_check import plain
 from ngc.train.results import show_results
 from ngc.train.tasks import Task
@@ -223,7 +223,7 @@ def _of_model(recipe: Recipe, networks: NetworkSet, task: Task) -> dict[str, Any
         "predicts": task.predicts,
         "outputs": task.outputs,
         "classes": list(networks.classes),
-        "target": getattr(recipe.task, "target", "") if not networks.classes else "",
+        "target": recipe.task.target if isinstance(recipe.task, Generalization) else "",
         # With the kernel size that all networks have got.
         "graph": plain(networks.families[0].compilation.plan.options.to_dict()),
     }
