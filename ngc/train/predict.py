@@ -184,7 +184,14 @@ def _families(
 
 def _compiled(trained: Trained, name: str) -> Compilation:
     """A network as the model's training networks were compiled."""
-    return compile(name, options=trained.options)
+    try:
+        return compile(name, options=trained.options)
+    except OptionError as error:
+        if not error.hint.startswith("--kernel "):
+            raise
+        size = error.hint.removeprefix("--kernel ").removesuffix(" or larger")
+        hint = f"a model that was trained with graph.kernel: {size}"
+        raise OptionError(error.message, where=error.where, hint=hint) from error
 
 
 def save_edits(found: Sequence[Prediction], folder: Path) -> list[Path]:

@@ -84,16 +84,16 @@ class InrData(Section):
 
 
 class ZooData(Section):
-    """Which networks of a zoo. set: a folder of ``ngc zoo import``. where: only
-    those with these values in the zoo's table, such as {step: 86}. split: the table's own
-    (``table``), or by ``run``, so that no two splits have networks of one training run;
-    ``auto``: the table's where it has one. validation, test: share of the runs. train: how many
-    networks, of whole runs, null: all that are left. split_seed: which runs. augment: changes drawn
-    anew whenever a network is trained on."""
+    """Which networks of a zoo. set: a folder of ``ngc zoo import``. where: only those with these
+    values in the zoo's table, such as {step: 86}. split: the table's own (``table``), or by
+    ``run``, so that no two splits have networks of one training run; ``auto``: the table's where it
+    has one; ``network``: each network by itself, of zoos without runs. validation, test: share of
+    the runs. train: how many networks, of whole runs, null: all that are left. split_seed: which
+    runs. augment: changes drawn anew whenever a network is trained on."""
 
     set: Annotated[str, Field(min_length=1, description="the folder of a zoo")]
     where: dict[str, str | int | float] = {}
-    split: Literal["auto", "table", "run"] = "auto"
+    split: Literal["auto", "table", "run", "network"] = "auto"
     train: Positive | None = None
     validation: Share = 0.15
     test: Share = 0.15

@@ -99,8 +99,15 @@ def chosen_of(zoo: Zoo, where: Mapping[str, str | int | float]) -> Tensor:
         else:
             kept &= zoo.numbers(column) == value
     if not kept.any():
-        raise OptionError("no network is left", where="data.where", hint="other values")
+        known = "; ".join(f"{column}: {_values(zoo, column)}" for column in where)
+        raise OptionError("no network is left", where="data.where", hint=known)
     return torch.nonzero(kept).flatten()
+
+
+def _values(zoo: Zoo, column: str) -> str:
+    """Some of those that a column has."""
+    found = list(dict.fromkeys(zoo.column(column)))
+    return ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
 
 
 def depths(families: tuple[Family, ...], family: Tensor) -> tuple[str, ...]:
@@ -114,7 +121,15 @@ def depths(families: tuple[Family, ...], family: Tensor) -> tuple[str, ...]:
 
 def splits_of(zoo: Zoo, chosen: Tensor, data: ZooData) -> dict[str, Tensor]:
     """Numbers among the chosen networks of each split, shuffled."""
-    runs = [zoo.table.get("run", zoo.table["name"])[k] for k in chosen.tolist()]
+    alone = data.split == "network"
+    if not alone and not {"run", "split"} & zoo.table.keys():
+        raise OptionError(
+            "it has no column run, so checkpoints of one training could be in several splits",
+            where=str(zoo.path),
+            hint="a column run in the table; or data.split: network, where each is of its own",
+        )
+    column = zoo.table["name"] if alone or "run" not in zoo.table else zoo.column("run")
+    runs = [column[k] for k in chosen.tolist()]
     if data.split == "table" or (data.split == "auto" and "split" in zoo.table):
         said = [zoo.column("split")[k] for k in chosen.tolist()]
         split = np.array([SPLITS.index(word) if word in SPLITS else -1 for word in said])

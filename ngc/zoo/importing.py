@@ -79,10 +79,13 @@ def import_zoo(
         if value is not None and value < 1:
             raise OptionError(f"{name} cannot be {value}", hint="a number from 1")
     folder = Path(folder)
+    if given.source.resolve().is_relative_to(folder.resolve()):
+        what = f"{given.source} would be overwritten by what is made of it"
+        raise OptionError(what, where=str(folder), hint="another folder")
     with alone(folder):
-        if restart:
-            clear(folder)
         importer = find_importer(given, kind)
+        if restart and importer.names():  # a source without networks is an error, and loses nothing
+            clear(folder)
         job = Job(importer, folder, options, dtype, sizes, budget, skip_corrupt)
         facts, compiler = begin(job, shard)
         if not facts["complete"]:

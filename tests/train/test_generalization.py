@@ -217,4 +217,5 @@ def test_kernels_larger_than_those_of_training_are_refused_in_words(tmp_path: Pa
     result = CliRunner().invoke(app, ["predict", str(tmp_path / "run"), str(other)])
     assert result.exit_code == 2
     assert "7x7 is larger than the kernel size 5x5" in result.output
+    assert "trained with graph.kernel: 7x7" in result.output
     assert "Traceback" not in result.output

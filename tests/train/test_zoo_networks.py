@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,8 +12,8 @@ from ngc.errors import OptionError
 from ngc.options import Options
 from ngc.train.recipe import ZooData
 from ngc.train.zoo_networks import from_zoo, split_by_run
-from ngc.zoo import Zoo
-from tests.train.fake_zoo import ARCHITECTURES, STEPS, small_zoo
+from ngc.zoo import Zoo, import_zoo
+from tests.train.fake_zoo import ARCHITECTURES, STEPS, small_zoo, write_networks
 
 OPTIONS = Options(reverse="features")
 
@@ -114,3 +116,16 @@ def test_targets_must_lie_between_0_and_1(zoo: Zoo) -> None:
 def test_too_few_runs_for_three_splits_are_refused() -> None:
     with pytest.raises(OptionError, match="2 training runs are too few"):
         split_by_run(["a", "a", "b"], 0.2, 0.2, 0)
+
+
+def test_without_runs_a_split_by_run_is_refused_and_one_by_network_is_said(tmp_path: Path) -> None:
+    source = write_networks(tmp_path / "networks", runs=2)
+    lines = (source / "table.csv").read_text().splitlines()
+    kept = [",".join(line.split(",")[:2]) for line in lines]
+    (source / "table.csv").write_text("\n".join(kept) + "\n")
+    zoo = import_zoo(source, tmp_path / "zoo", table=source / "table.csv")
+    for split in ("auto", "run"):
+        with pytest.raises(OptionError, match="no column run"):
+            from_zoo(zoo, OPTIONS, data(split=split), "accuracy")
+    networks = from_zoo(zoo, OPTIONS, data(split="network"), "accuracy")
+    assert sum(len(numbers) for numbers in networks.splits.values()) == len(zoo)

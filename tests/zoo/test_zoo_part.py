@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ngc.cli import app
 from ngc.errors import NgcError, OptionError
 from ngc.zoo import Zoo, import_zoo, open_zoo
-from tests.train.fake_zoo import small_zoo
+from tests.train.fake_zoo import small_zoo, write_networks
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +70,23 @@ def test_what_no_network_has_is_refused(whole: Zoo, tmp_path: Path) -> None:
     )
     assert result.exit_code == 2
     assert "--where step=10,20" in result.output
+
+
+def test_a_zoo_is_never_replaced_by_itself_or_by_nothing(tmp_path: Path) -> None:
+    zoo = small_zoo(tmp_path, runs=1)
+    for source in (zoo.path, zoo.path / "shards"):
+        with pytest.raises(OptionError, match="would be overwritten"):
+            import_zoo(source, zoo.path, restart=True)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NgcError, match="no networks found"):
+        import_zoo(tmp_path / "empty", zoo.path, restart=True)
+    assert len(open_zoo(zoo.path)) == len(zoo)
+
+
+def test_a_split_that_is_none_is_named_when_the_table_is_read(tmp_path: Path) -> None:
+    source = write_networks(tmp_path / "networks", runs=1)
+    table = source / "table.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0] + ",split", *(f"{line},valid" for line in lines[1:])]))
+    with pytest.raises(NgcError, match="split is 'valid'"):
+        import_zoo(source, tmp_path / "zoo", table=table)

@@ -22,7 +22,7 @@ from ngc.zoo import wild_park
 from ngc.zoo.compiling import Compiler
 from ngc.zoo.importers.base import Importer, Member, Network, mean_bytes, none_found
 from ngc.zoo.importers.modules import config_of, family_of, row_of
-from ngc.zoo.importers.tables import check_accuracy
+from ngc.zoo.importers.tables import check_meaning
 
 NETWORKS, ABOUT, METRICS, SUFFIX = "networks", "network.json", "metrics.csv", ".safetensors"
 
@@ -66,7 +66,7 @@ class Made(Importer):
         if path.stem not in about.epochs:
             raise ModelError(f"no row for epoch {path.stem} in {METRICS}")
         told = {**about.told, **about.epochs[path.stem]}
-        check_accuracy(told, "")
+        check_meaning(told, "")
         architecture, row = row_of(about.config, read_tensors(path), compiler)
         return Network(architecture, row, {**told, "family": family_of(about.config)})
 

@@ -22,7 +22,7 @@ from ngc.errors import ModelError, NgcError
 from ngc.zoo.compiling import Compiler
 from ngc.zoo.importers.base import Importer, Member, Network
 from ngc.zoo.importers.small_cnn_layout import ACTIVATIONS, Layout, read_layout
-from ngc.zoo.importers.tables import check_accuracy, digest_of_file
+from ngc.zoo.importers.tables import check_meaning, digest_of_file
 
 WEIGHTS, LAYOUT, METRICS = "weights.npy", "layout.csv", ("metrics.csv", "metrics.csv.gz")
 SIZES = {"mnist": 28, "fashion_mnist": 28, "cifar10": 32, "svhn_cropped": 32}  # of the images
@@ -142,7 +142,7 @@ def _renamed(told: dict[str, str], where: str) -> dict[str, str]:
     """With our names for columns that have a meaning."""
     told.pop("", None)  # the index of a data frame
     found = {MEANT.get(name, name): value for name, value in told.items()}
-    check_accuracy(found, where)
+    check_meaning(found, where)
     if not found.get("run"):  # networks of one run have one configuration
         config = "|".join(f"{k}={v}" for k, v in sorted(told.items()) if k.startswith("config."))
         found["run"] = hashlib.sha256(config.encode()).hexdigest()[:16]

@@ -54,7 +54,7 @@ class Table:
             if name in starts:
                 raise NgcError(f"two rows for {name}", where=str(path))
             starts[name] = start
-            check_accuracy(dict(zip(header, row)), f"{path}, {name}")
+            check_meaning(dict(zip(header, row)), f"{path}, {name}")
         return cls(path, tuple(header), key, starts, digest_of_file(path))
 
     def require(self, names: Sequence[str]) -> None:
@@ -90,8 +90,14 @@ class Table:
         return self.starts.get(name, self.starts.get(bare))
 
 
-def check_accuracy(told: dict[str, str], where: str) -> None:
-    """An accuracy is a number from 0 to 1, or not given."""
+SPLITS = ("train", "validation", "test")
+
+
+def check_meaning(told: dict[str, str], where: str) -> None:
+    """An accuracy is a number from 0 to 1, or not given; a split is one of three, or not given."""
+    split = told.get("split", "").strip()
+    if split and split not in SPLITS:
+        raise NgcError(f"split is {split!r}", where=where, hint=", ".join(SPLITS))
     text = told.get("accuracy", "").strip()
     if text.lower() in ("", "nan"):
         return

@@ -23,7 +23,7 @@ from ngc.zoo.compiling import Compiler
 from ngc.zoo.importers.base import Importer, Member, Network, files_below, mean_bytes, none_found
 from ngc.zoo.importers.inert import read_torch_file
 from ngc.zoo.importers.modules import family_of, row_of
-from ngc.zoo.importers.tables import check_accuracy, digest_of_file
+from ngc.zoo.importers.tables import check_meaning, digest_of_file
 
 CHECKPOINT = "checkpoint.pt"
 SIZE = 32  # of the images of CIFAR-10
@@ -89,7 +89,7 @@ class WildPark(Importer):
             "test_loss": result.get("test/loss"),
         }
         told = {key: str(value) for key, value in known.items() if value is not None}
-        check_accuracy(told, "")
+        check_meaning(told, "")
         return Network(architecture, row, told)
 
     def member_bytes(self) -> int:
