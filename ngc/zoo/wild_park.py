@@ -8,6 +8,7 @@ compiled like anybody's, through PyTorch's exporter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 POOLS: dict[str, Callable[[Tensor, int], Tensor]] = {"max": F.max_pool2d, "avg": F.avg_pool2d}
 RESIDUALS = ("partial", "late", "projection")
+HEADS = ("pool", "flatten")
 Size = tuple[int, int]  # height and width
 MAX_LAYERS, MAX_CHANNELS, MAX_KERNEL, MAX_STRIDE = 64, 1024, 31, 8
 SMALLEST = 4  # height and width below which ``sample`` makes no map smaller
@@ -49,7 +51,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Config:
-    """An architecture: layers, global average pool, linear. inputs: channels, height, width.
+    """An architecture: layers, head, linear. inputs: channels, height, width.
+
+    head, what the linear layer reads: the mean of each channel (``pool``, the reference's), or
+    every pixel of every channel (``flatten``).
 
     residual, how the output of an earlier layer is added: ``partial``, before the activation and to
     the first channels, as many as both have (the reference's way); ``late``, the same after the
@@ -60,20 +65,23 @@ class Config:
     inputs: tuple[int, int, int] = (3, 32, 32)
     classes: int = 10
     residual: str = "partial"
+    head: str = "pool"
 
     def __post_init__(self) -> None:
         _require(len(self.inputs) == 3, f"{len(self.inputs)} sizes of inputs", "[3, 32, 32]")
         for size in (*self.inputs, self.classes):
             _whole("inputs, classes", size, 1, 2**16)
         _require(self.residual in RESIDUALS, f"residual {self.residual!r}", ", ".join(RESIDUALS))
+        _require(self.head in HEADS, f"head {self.head!r}", ", ".join(HEADS))
         count = len(self.layers)
         _require(1 <= count <= MAX_LAYERS, f"{count} layers", f"1 to {MAX_LAYERS}")
         for number, layer in enumerate(self.layers):
             _check(number, layer)
-        self._check_maps()
+        self.maps()
 
-    def _check_maps(self) -> None:
-        """A skip is added before the pool, to a map of the same height and width."""
+    def maps(self) -> list[Size]:
+        """Height and width after each layer. A skip is added before the pool, to a map of the same
+        size; OptionError where it is of another."""
         outputs: list[Size] = []
         size: Size = self.inputs[1:]
         for number, layer in enumerate(self.layers):
@@ -85,6 +93,7 @@ class Config:
             size = pooled(own, layer.pool)
             _require(min(size) >= 1, f"layer {number} has no pixels left", "fewer pools, strides")
             outputs.append(size)
+        return outputs
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in network.json."""
@@ -93,6 +102,7 @@ class Config:
             "inputs": list(self.inputs),
             "classes": self.classes,
             "residual": self.residual,
+            "head": self.head,
         }
 
     @staticmethod
@@ -165,7 +175,8 @@ class Rules:
 
     For each layer: channels, kernels, strides, activations, pools, and a skip (skips): from a
     random earlier layer that is not its predecessor, or none. For the network: its depth (layers),
-    whether its layers have batch normalisation (norm), and how skips are added (residual).
+    whether its layers have batch normalisation (norm), how skips are added (residual), and what its
+    linear layer reads (heads).
     A stride or pool is left out where it would leave a map of less than 4 pixels a side, and skips
     join maps of one size.
     """
@@ -179,6 +190,7 @@ class Rules:
     norm: tuple[bool, ...] = (False,)
     skips: bool = True
     residual: tuple[str, ...] = ("partial",)
+    heads: tuple[str, ...] = ("pool",)
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -186,8 +198,9 @@ class Rules:
                 _require(bool(getattr(self, field.name)), f"{field.name} is empty", "a value")
         for depth in self.layers:
             _whole("layers", depth, 1, MAX_LAYERS)
-        for style in self.residual:
-            _require(style in RESIDUALS, f"residual {style!r}", ", ".join(RESIDUALS))
+        for name, known in (("residual", RESIDUALS), ("heads", HEADS)):
+            for style in getattr(self, name):
+                _require(style in known, f"{name} {style!r}", ", ".join(known))
         for name in ("channels", "kernels", "strides", "activations", "pools", "norm"):
             key = name if name in ("channels", "norm") else name.removesuffix("s")
             for value in getattr(self, name):
@@ -223,7 +236,7 @@ def sample(
         size = pooled(size, pool)
         sizes.append(size)
         layers.append(Layer(channels, kernel, stride, activation, skip, norm, pool))
-    return Config(tuple(layers), inputs, classes, residual)
+    return Config(tuple(layers), inputs, classes, residual, one(rules.heads))
 
 
 # --- the network --------------------------------------------------------------------------------
@@ -253,7 +266,8 @@ class WildPark(nn.Module):
                 before = config.layers[layer.skip].channels
                 self.skips[str(number)] = nn.Conv2d(before, layer.channels, 1)
             inputs = layer.channels
-        self.fc = nn.Linear(inputs, config.classes)
+        pixels = math.prod(config.maps()[-1]) if config.head == "flatten" else 1
+        self.fc = nn.Linear(inputs * pixels, config.classes)
 
     def forward(self, images: Tensor) -> Tensor:
         outputs: list[Tensor] = []
@@ -271,7 +285,7 @@ class WildPark(nn.Module):
             if layer.pool is not None:
                 x = POOLS[layer.pool](x, 2)
             outputs.append(x)
-        return self.fc(x.mean((2, 3)))
+        return self.fc(x.flatten(1) if self.config.head == "flatten" else x.mean((2, 3)))
 
     def _skip(self, number: int, source: Tensor) -> Tensor:
         """What layer ``number`` adds: through its projection, or the first channels, and zeros to

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 import ngc
 from ngc.errors import OptionError
+from ngc.options import CHOICES, Options
 from ngc.zoo.wild_park import (
     ACTIVATIONS,
+    HEADS,
     RESIDUALS,
     Config,
     Layer,
@@ -32,6 +34,7 @@ ALL = Rules(
     pools=(None, "max", "avg"),
     norm=(False, True),
     residual=RESIDUALS,
+    heads=HEADS,
 )
 
 
@@ -71,7 +74,7 @@ def test_architectures_follow_the_rules_of_the_paper() -> None:
     assert activations == {"relu", "gelu", "tanh", "sigmoid", "leaky_relu"}
     plain = {(layer.stride, layer.norm, layer.pool) for layer in layers}
     assert plain == {(1, False, None)}
-    assert {config.residual for config in configs} == {"partial"}
+    assert {(config.residual, config.head) for config in configs} == {("partial", "pool")}
 
 
 def test_a_skip_is_from_an_earlier_layer_that_is_not_the_predecessor_or_none() -> None:
@@ -102,6 +105,7 @@ def test_options_beyond_the_paper_are_all_drawn_and_keep_maps_large_enough() -> 
         config.residual for config in configs if any(x.skip is not None for x in config.layers)
     }
     assert joined == set(RESIDUALS)
+    assert {config.head for config in configs} == set(HEADS)
     smaller = [[x.stride > 1 for x in c.layers] + [x.pool is not None for x in c.layers]
                for c in configs]  # fmt: skip
     assert max(map(sum, smaller)) == 1  # 16 x 12 may be halved once, to 8 x 6
@@ -154,6 +158,9 @@ def by_hand(config: Config, state: dict[str, Tensor], x: Tensor) -> Tensor:
             squares = x[:, :, :height, :width].unfold(2, 2, 2).unfold(3, 2, 2)
             x = squares.amax((4, 5)) if layer.pool == "max" else squares.mean((4, 5))
         outputs.append(x)
+    if config.head == "flatten":
+        weight = state["fc.weight"].reshape(-1, *x.shape[1:])
+        return torch.einsum("nchw,ochw->no", x, weight) + state["fc.bias"]
     return x.mean(3).mean(2) @ state["fc.weight"].T + state["fc.bias"]
 
 
@@ -214,7 +221,17 @@ STYLES = {
         (3, 8, 8),
         residual="projection",
     ),
+    "flatten": Config((Layer(2, 3), Layer(3, 3, pool="max")), (1, 6, 4), head="flatten"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("flatten", CHOICES["flatten"])
+def test_a_head_that_flattens_passes_the_four_checks_however_it_is_compiled(flatten: str) -> None:
+    config = STYLES["flatten"]
+    compilation = ngc.compile(
+        initialised(config), torch.zeros(1, *config.inputs), options=Options(flatten=flatten)
+    )
+    assert ngc.verify(compilation).require().checks
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -248,6 +265,7 @@ def test_every_style_compiles_and_passes_the_four_checks(style: str) -> None:
         ({"layers": [{"channels": 4, "kernel": 3}, {"channels": 4, "kernel": 3, "stride": 2},
                      {"channels": 4, "kernel": 3, "skip": 0}]}, "joins maps of (32, 32)"),
         ({"residual": "dense"}, "residual 'dense'"),
+        ({"head": "mean"}, "head 'mean'"),
         ({"inputs": [3, 32]}, "2 sizes"),
         ({"widths": 3}, "no ['widths']"),
     ],
