@@ -162,7 +162,7 @@ def import_(
             restart=restart,
             progress=progress,
         )
-    _say_skipped(zoo)
+    _say_notes(zoo)
     describe(zoo)
 
 
@@ -188,11 +188,13 @@ def show(zoo: ZooFolder) -> None:
     from ngc.zoo import open_zoo
 
     found = open_zoo(zoo)
-    _say_skipped(found)
+    _say_notes(found)
     describe(found)
 
 
-def _say_skipped(zoo: Zoo) -> None:
+def _say_notes(zoo: Zoo) -> None:
+    for note in zoo.facts.get("notes", ()):
+        say(f"note: {note}")
     skipped = zoo.facts.get("skipped", 0)
     if skipped:
         where = zoo.path / "skipped.csv"

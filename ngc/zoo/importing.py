@@ -174,6 +174,7 @@ def begin(job: Job, shard: int | None = None) -> tuple[dict[str, Any], Compiler]
         "complete": False,
         "source": str(job.importer.source),
         **asked,
+        "notes": job.importer.notes(),
         "versions": {name: version(name) for name in PACKAGES},
         "shards": [{"members": min(size, len(names) - k)} for k in range(0, len(names), size)],
     }
@@ -263,7 +264,7 @@ def _write_shards(
     else:
         written = _written_here(job, tasks, compiler, within)
     for number, members, found in written:
-        _require_readable(job, number, found)
+        _require_readable(job, number, members, found)
         done += len(members)
         progress(done, total)
 
@@ -279,14 +280,18 @@ def _written_here(
         yield number, members, job.write(number, members, compiler, read)
 
 
-def _require_readable(job: Job, number: int, found: Sequence[tuple[str, str]]) -> None:
-    if found and not job.skip_corrupt:
-        raise Unreadable(
-            found,
-            f"shard {number:05d}",
-            "mend them and import again, which goes on after the shards that are done; or "
-            "--skip-corrupt leaves them out",
-        )
+def _require_readable(
+    job: Job, number: int, members: Sequence[Member], found: Sequence[tuple[str, str]]
+) -> None:
+    if not found or job.skip_corrupt:
+        return
+    hint = (
+        "mend them and import again, which goes on after the shards that are done; or "
+        "--skip-corrupt leaves them out"
+    )
+    if len(found) == len(members) > 1:
+        hint = "that is every one: see that --model, --kind and --input say what they are"
+    raise Unreadable(found, f"shard {number:05d}", hint)
 
 
 class Unreadable(ModelError):

@@ -296,6 +296,27 @@ def test_mistakes_in_a_table(folder: Path, tmp_path: Path, lines: list[str], exp
     assert not (tmp_path / "zoo").exists()
 
 
+def test_all_wrong_rows_are_named_together(folder: Path, tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", ["name,accuracy", "a,93.1", "b,0.5", "c,good", "d,-1"])
+    with pytest.raises(NgcError) as caught:
+        import_zoo(folder, tmp_path / "zoo", table=path)
+    text = str(caught.value)
+    assert "3 rows cannot be" in text
+    assert all(f"{name}: accuracy is {value!r}" in text
+               for name, value in (("a", "93.1"), ("c", "good"), ("d", "-1")))  # fmt: skip
+
+
+def test_rows_without_a_file_are_noted(folder: Path, tmp_path: Path) -> None:
+    names = [f"run{run}/{step}" for run in range(6) for step in range(3)]
+    path = table(tmp_path / "t.csv", ["name,accuracy", *(f"{name},0.5" for name in names)])
+    assert import_zoo(folder, tmp_path / "zoo", table=path).facts["notes"] == []
+    more = [*path.read_text().splitlines(), "run9/0.onnx,0.5", "run9/1.onnx,0.5"]
+    zoo = import_zoo(folder, tmp_path / "more", table=table(tmp_path / "more.csv", more))
+    (note,) = zoo.facts["notes"]
+    assert note.endswith("more.csv are of no file here: run9/0.onnx, run9/1.onnx")
+    assert note.startswith("2 rows of ")
+
+
 # --- weights alone ------------------------------------------------------------------------------
 
 
@@ -328,6 +349,18 @@ def test_weights_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NgcError, match=r"gone\.onnx: cannot read it"):
         import_zoo(source, tmp_path / "other", model=str(tmp_path / "gone.onnx"))
     assert not (tmp_path / "other").exists()
+
+
+def test_where_no_weights_fit_the_model_is_doubted(tmp_path: Path) -> None:
+    source = tmp_path / "weights"
+    source.mkdir()
+    onnx.save(classifier((3, 2)), tmp_path / "model.onnx")
+    for seed in range(3):
+        save_file(tensors(classifier((2, 2), seed)), source / f"{seed}.safetensors")
+    with pytest.raises(NgcError) as caught:
+        import_zoo(source, tmp_path / "zoo", model=str(tmp_path / "model.onnx"))
+    assert "that is every one: see that --model" in caught.value.hint
+    assert "--skip-corrupt" not in caught.value.hint
 
 
 @pytest.mark.parametrize(

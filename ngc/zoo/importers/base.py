@@ -60,6 +60,10 @@ class Importer(ABC):
     def prepare(self, compiler: Compiler) -> None:  # noqa: B027 (most need nothing)
         """What every network needs: an error here is none of a member. Once a process."""
 
+    def notes(self) -> list[str]:
+        """What is odd about the source as a whole, in a line each."""
+        return []
+
     def settings(self) -> dict[str, str]:
         """What else the zoo depends on: an import only goes on if it is the same."""
         return {}

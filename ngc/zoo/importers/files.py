@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ngc.zoo.importers.base import Importer, Member, files_below, mean_bytes, none_found
-from ngc.zoo.importers.tables import Table
+from ngc.zoo.importers.tables import SHOWN, Table
 
 
 class FileImporter(Importer):
@@ -37,6 +37,14 @@ class FileImporter(Importer):
 
     def member_bytes(self) -> int:
         return mean_bytes(self.source, self._names)
+
+    def notes(self) -> list[str]:
+        extra = [] if self.table is None else self.table.without_member(self._names)
+        if self.table is None or not extra:
+            return []
+        more = ", ..." if len(extra) > SHOWN else ""
+        said = f"{len(extra):,} rows of {self.table.path} are of no file here"
+        return [f"{said}: {', '.join(extra[:SHOWN])}{more}"]
 
     def settings(self) -> dict[str, str]:
         return {} if self.table is None else {"table": self.table.digest}

@@ -44,6 +44,7 @@ class Table:
                 hint="name,accuracy,run,step with paths like runs/a/10.onnx as names",
             )
         starts: dict[str, int] = {}
+        wrong: list[NgcError] = []
         for start, row in rows:
             if not row:
                 continue
@@ -54,7 +55,12 @@ class Table:
             if name in starts:
                 raise NgcError(f"two rows for {name}", where=str(path))
             starts[name] = start
-            check_meaning(dict(zip(header, row)), f"{path}, {name}")
+            try:
+                check_meaning(dict(zip(header, row)), name)
+            except NgcError as error:
+                wrong.append(error)
+        if wrong:
+            raise NgcError(_listed(wrong), where=str(path), hint=wrong[0].hint)
         return cls(path, tuple(header), key, starts, digest_of_file(path))
 
     def require(self, names: Sequence[str]) -> None:
@@ -69,6 +75,11 @@ class Table:
                 hint="paths relative to the folder, with or without suffix, in the column "
                 f"{self.columns[self.key]}",
             )
+
+    def without_member(self, names: Sequence[str]) -> list[str]:
+        """Names of rows that are of none of these members."""
+        bare = (PurePosixPath(name).with_suffix("").as_posix() for name in names)
+        return sorted(self.starts.keys() - {*names, *bare})
 
     def rows_of(self, names: Sequence[str]) -> list[dict[str, str]]:
         """What the table says of these members."""
@@ -88,6 +99,15 @@ class Table:
         """Of a member's row, under its path with or without suffix."""
         bare = PurePosixPath(name).with_suffix("").as_posix()
         return self.starts.get(name, self.starts.get(bare))
+
+
+def _listed(wrong: Sequence[NgcError]) -> str:
+    """Errors of rows, in one text."""
+    if len(wrong) == 1:
+        return f"{wrong[0].where}: {wrong[0].message}"
+    more = [f"  and {len(wrong) - SHOWN:,} more"] if len(wrong) > SHOWN else []
+    shown = (f"  {error.where}: {error.message}" for error in wrong[:SHOWN])
+    return "\n".join([f"{len(wrong):,} rows cannot be", *shown, *more])
 
 
 SPLITS = ("train", "validation", "test")
