@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -151,12 +151,27 @@ class Zoo:
         """A column [N] as float64, NaN where it is empty."""
         found = np.empty(len(self), dtype=np.float64)
         for k, text in enumerate(self.column(column)):
-            try:
-                found[k] = float(text) if text else math.nan
-            except ValueError:
+            number = _number(text) if text else math.nan
+            if number is None:
                 where = f"{self.path}, {self.table['name'][k]}"
-                raise NgcError(f"{column} is {text!r}, not a number", where=where) from None
+                raise NgcError(f"{column} is {text!r}, not a number", where=where)
+            found[k] = number
         return torch.from_numpy(found)
+
+    def having(self, column: str, values: Iterable[str | int | float]) -> Tensor:
+        """Which networks have one of these values in a column, [N] bool; 20 and 20.0 are one."""
+        texts = {str(value) for value in values}
+        numbers = {number for text in texts if (number := _number(text)) is not None}
+        cells = self.column(column)
+        chosen = {cell for cell in {*cells} if cell in texts or _number(cell) in numbers}
+        return torch.tensor([cell in chosen for cell in cells])
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def open_zoo(path: str | Path) -> Zoo:

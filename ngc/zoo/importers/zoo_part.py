@@ -38,7 +38,7 @@ class ZooPart(Importer):
     def _numbers(self) -> list[int]:
         kept = torch.ones(len(self.zoo), dtype=torch.bool)
         for column, values in self.where.items():
-            kept &= torch.tensor([cell in values for cell in self.zoo.column(column)])
+            kept &= self.zoo.having(column, values)
         if self.max_parameters is not None:
             sizes = torch.tensor([self.zoo.rows(k).parameters for k in self._architectures])
             kept &= (sizes <= self.max_parameters)[self.zoo.architecture]
