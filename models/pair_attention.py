@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ngc.models.pair_chunks import pair_chunks
+from ngc.models.pair_chunks import Chunk, graph_of, pair_chunks
 from ngc.models.products import Products
+from ngc.models.sharing import added, shared_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +69,17 @@ class PairAttention(torch.autograd.Function):
         attended = torch.empty_like(query)
         weights = pairs.new_empty(*query.shape[:2], heads, pairs.shape[2])
         features = pairs.new_empty(*query.shape[:2], heads, pairs.shape[-1])
-        linear = _Maps(ctx.products, maps, distinct)
-        for graphs, rows in _chunks(pairs, query):
-            q, k, scale = linear.forward(pairs, graphs, rows)
-            q, k = q.add_(query[graphs, rows, None]), k.add_(key[graphs, None])
-            a = weights[graphs, rows] = _by_head(q.mul_(k), heads).softmax(-1)
-            attended[graphs, rows] = _scaled(scale, a, heads).mul_(value[graphs, None]).sum(2)
-            features[graphs, rows] = a @ pairs[graphs, rows]
+
+        def attend(chunks: list[Chunk]) -> None:
+            linear = _Maps(ctx.products, maps, distinct)
+            for graphs, rows in chunks:
+                q, k, scale = linear.forward(pairs, graphs, rows)
+                q, k = q.add_(query[graphs, rows, None]), k.add_(key[graphs, None])
+                a = weights[graphs, rows] = _by_head(q.mul_(k), heads).softmax(-1)
+                attended[graphs, rows] = _scaled(scale, a, heads).mul_(value[graphs, None]).sum(2)
+                features[graphs, rows] = a @ pairs[graphs, rows]
+
+        shared_out(attend, _chunks(pairs, query), pairs.device)
         ctx.save_for_backward(weights, pairs, query, key, value, *maps)
         return attended, features
 
@@ -83,30 +88,36 @@ class PairAttention(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor, outer_features: Tensor) -> tuple[Tensor | None, ...]:
         heads = ctx.heads
         weights, pairs, query, key, value, *maps = ctx.saved_tensors
-        linear = _Maps(ctx.products, maps, ctx.distinct)
         g_pairs, g_query = torch.zeros_like(pairs), torch.empty_like(query)
         g_key, g_value = torch.zeros_like(key), torch.zeros_like(value)
-        for graphs, rows in _chunks(pairs, query):
-            a, e, v = weights[graphs, rows], pairs[graphs, rows], value[graphs, None]
-            g, g_features = outer[graphs, rows, None], outer_features[graphs, rows]
-            q, k, scale = linear.forward(pairs, graphs, rows)
-            q, k = q.add_(query[graphs, rows, None]), k.add_(key[graphs, None])
-            # of a_ij v_j, then of a_ij, v_j and the scale; what is in the cache is written over
-            g_weighted = scale.mul_(g)
-            products = g_weighted * v
-            g_a = _by_head(products, heads) + g_features @ e.transpose(2, 3)
-            g_value[graphs] += _scaled(g_weighted, a, heads).sum(1)
-            g_scale = _scaled(v, a, heads, out=products).mul_(g)
-            g_scores = (g_a - (a * g_a).sum(-1, keepdim=True)).mul_(a)
-            g_q, g_k = _scaled(k, g_scores, heads), _scaled(q, g_scores, heads)
-            g_query[graphs, rows] = g_q.sum(2)
-            g_key[graphs] += g_k.sum(1)
-            g_pairs[graphs, rows] += a.transpose(2, 3) @ g_features
-            linear.backward([g_q, g_k, g_scale], g_pairs, graphs)
-        return (None, None, g_pairs, g_query, g_key, g_value, *linear.gradients)
+
+        def derive(chunks: list[Chunk]) -> list[Tensor]:
+            linear = _Maps(ctx.products, maps, ctx.distinct)
+            for graphs, rows in chunks:
+                a, e, v = weights[graphs, rows], pairs[graphs, rows], value[graphs, None]
+                g, g_features = outer[graphs, rows, None], outer_features[graphs, rows]
+                q, k, scale = linear.forward(pairs, graphs, rows)
+                q, k = q.add_(query[graphs, rows, None]), k.add_(key[graphs, None])
+                # of a_ij v_j, then of a_ij, v_j and the scale; what is in the cache is written over
+                g_weighted = scale.mul_(g)
+                products = g_weighted * v
+                g_a = _by_head(products, heads) + g_features @ e.transpose(2, 3)
+                g_value[graphs] += _scaled(g_weighted, a, heads).sum(1)
+                g_scale = _scaled(v, a, heads, out=products).mul_(g)
+                g_scores = (g_a - (a * g_a).sum(-1, keepdim=True)).mul_(a)
+                g_q, g_k = _scaled(k, g_scores, heads), _scaled(q, g_scores, heads)
+                g_query[graphs, rows] = g_q.sum(2)
+                g_key[graphs] += g_k.sum(1)
+                g_pairs[graphs, rows] += a.transpose(2, 3) @ g_features
+                linear.backward([g_q, g_k, g_scale], g_pairs, graphs)
+            return linear.gradients
+
+        chunks = _chunks(pairs, query)
+        g_maps = added(shared_out(derive, chunks, pairs.device, together=graph_of))
+        return (None, None, g_pairs, g_query, g_key, g_value, *g_maps)
 
 
-def _chunks(pairs: Tensor, query: Tensor) -> Iterator[tuple[slice, slice]]:
+def _chunks(pairs: Tensor, query: Tensor) -> Iterator[Chunk]:
     entries = pairs.shape[2] * query.shape[-1]
     return pair_chunks(pairs.shape[0], pairs.shape[1], entries, pairs.device)
 

@@ -11,9 +11,15 @@ import torch
 CHUNK_ENTRIES = {"cpu": 3 * 2**18, "cuda": 2**28}
 
 
-def pair_chunks(
-    graphs: int, rows: int, entries: int, device: torch.device
-) -> Iterator[tuple[slice, slice]]:
+Chunk = tuple[slice, slice]  # of the graphs, and of the rows of each
+
+
+def graph_of(chunk: Chunk) -> int:
+    """The first graph of a chunk: those of one graph write to the same pairs."""
+    return int(chunk[0].start)
+
+
+def pair_chunks(graphs: int, rows: int, entries: int, device: torch.device) -> Iterator[Chunk]:
     """Graphs and rows of each chunk, where a row (all pairs of one target, or one pair of a list)
     has so many ``entries``: whole graphs, or where one is too large some rows of it."""
     limit = CHUNK_ENTRIES.get(device.type, CHUNK_ENTRIES["cuda"]) // max(entries, 1)

@@ -18,15 +18,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ngc.models.pair_chunks import pair_chunks
+from ngc.models.pair_chunks import Chunk, graph_of, pair_chunks
 from ngc.models.products import Products
+from ngc.models.sharing import added, shared_out
 
 _EPSILON = 1e-5  # LayerNorm's default
 _norm = torch.ops.aten.native_layer_norm
 _norm_backward = torch.ops.aten.native_layer_norm_backward
 _gelu_backward = torch.ops.aten.gelu_backward
-
-Chunk = tuple[slice, slice]
 
 
 class Layout(ABC):
@@ -180,10 +179,14 @@ class PairUpdate(torch.autograd.Function):
         ctx.layout = layout
         ctx.save_for_backward(pairs, source, target, *maps)
         result = pairs.new_empty(layout.shape(pairs))
-        step = ctx.step(maps)
-        for number, chunk in enumerate(layout.chunks(pairs, source.shape[-1])):
-            rows = step.forward(number, chunk, pairs, source, target)
-            result[chunk] = rows.view(result[chunk].shape)
+
+        def update(chunks: list[tuple[int, Chunk]]) -> None:
+            step = ctx.step(maps)
+            for number, chunk in chunks:
+                rows = step.forward(number, chunk, pairs, source, target)
+                result[chunk] = rows.view(result[chunk].shape)
+
+        shared_out(update, enumerate(layout.chunks(pairs, source.shape[-1])), pairs.device)
         return result
 
     @staticmethod
@@ -192,11 +195,17 @@ class PairUpdate(torch.autograd.Function):
         layout = ctx.layout
         pairs, source, target, *maps = ctx.saved_tensors
         totals = [torch.zeros_like(t) for t in (pairs, source, target)]
-        step = ctx.step(maps)
-        for number, chunk in enumerate(layout.chunks(pairs, source.shape[-1])):
-            step.forward(number, chunk, pairs, source, target)
-            layout.write(*totals, chunk, *step.backward(outer[chunk].flatten(0, -2)))
-        return (None, None, *totals, *step.gradients)
+
+        def derive(chunks: list[tuple[int, Chunk]]) -> list[Tensor]:
+            step = ctx.step(maps)
+            for number, chunk in chunks:
+                step.forward(number, chunk, pairs, source, target)
+                layout.write(*totals, chunk, *step.backward(outer[chunk].flatten(0, -2)))
+            return step.gradients  # type: ignore[no-any-return]
+
+        chunks = enumerate(layout.chunks(pairs, source.shape[-1]))
+        found = shared_out(derive, chunks, pairs.device, together=lambda one: graph_of(one[1]))
+        return (None, None, *totals, *added(found))
 
 
 class _Update:

@@ -3,7 +3,9 @@ library."""
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -51,7 +53,8 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
     In single precision torch's own products go to its BLAS, mostly MKL, which leaves half of an AMD
     processor unused: 52 of 105 GMAC/s a core for [4489, 32] @ [32, 128] on Zen 5. oneDNN, which
-    torch carries along for its compiler, does not.
+    torch carries along for its compiler, does not. On Intel's MKL is the quicker one: 69 GMAC/s
+    against 55 forwards, 64 against 36 for sums over rows (Sapphire Rapids).
     """
     single = a.dtype == torch.float32 and a.device.type == "cpu"
     narrow = min(*a.shape, b.shape[1]) < NARROW
@@ -83,4 +86,14 @@ def _as_it_should() -> bool:
         return False
 
 
-_ONEDNN = _as_it_should()
+def _intel() -> bool:
+    """Whether this is a processor that MKL was made for."""
+    try:
+        vendor = Path("/proc/cpuinfo").read_text()[:4096]
+    except OSError:
+        vendor = platform.processor()
+    return "GenuineIntel" in vendor
+
+
+_HAS_ONEDNN = _as_it_should()
+_ONEDNN = _HAS_ONEDNN and not _intel()
