@@ -122,7 +122,7 @@ def verify(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for a failure [ngc-failure-MODEL].",
+            help="Folder for a failure; by default ngc-failure-MODEL.",
             show_default=False,
         ),
     ] = None,

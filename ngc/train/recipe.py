@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, create_model
 
+from ngc.errors import OptionError
 from ngc.models import MODELS
 from ngc.options import CHOICES, Options
 from ngc.train.augment import Augment, WeightAugment
@@ -36,6 +37,7 @@ from ngc.train.recipe_check import (
     readable,
 )
 from ngc.train.recipe_text import Mistake, RecipeError, Text, read_text
+from ngc.train.sweep import swept
 
 
 class Classification(Section):
@@ -193,8 +195,25 @@ class Recipe:
 
 def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """The recipe in a file, with changes ``train.epochs=3``; RecipeError lists all mistakes."""
-    text = read_text(path, changes)
-    return _checked(Path(path).stem, text, str(path))
+    found = read_recipes(path, changes)
+    if len(found) > 1:
+        raise OptionError(f"it is a sweep of {len(found)} recipes", where=str(path))
+    return found[0]
+
+
+def read_recipes(path: str | Path, changes: Sequence[str] = ()) -> list[Recipe]:
+    """The recipes that a file stands for: one, or those of its ``sweep``."""
+    name = Path(path).stem
+    found: list[Recipe] = []
+    mistakes: dict[Mistake, None] = {}
+    for text in swept(name, read_text(path, changes)):
+        try:
+            found.append(_checked(name, text, str(path)))
+        except RecipeError as error:
+            mistakes.update(dict.fromkeys(error.mistakes))
+    if mistakes:
+        raise RecipeError(str(path), list(mistakes))
+    return found
 
 
 def _checked(name: str, text: Text, where: str) -> Recipe:

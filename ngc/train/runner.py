@@ -6,6 +6,7 @@ broken off starts again from the state at its start.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -38,12 +39,15 @@ FOLDER_VARIABLE = "NGC_RUN_FOLDER"
 
 def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Run a recipe, or what is left of it, in a folder; the metrics."""
+    if is_first():
+        os.environ[FOLDER_VARIABLE] = str(folder.resolve())
     known = runs.read_json(folder / runs.METRICS)
     if known:
         return known
     keep_recipe(recipe, folder)
     networks, task = prepare(recipe)
     keep_versions(folder, networks)
+    note_warmup(recipe, networks)
     if len(recipe.seeds) == 1:
         return run_seed(recipe, networks, task, recipe.seeds[0], folder)
     inner = [folder / f"seed-{seed}" for seed in recipe.seeds]
@@ -67,13 +71,14 @@ def is_first() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
-def choose_folder(recipe: Recipe, out: Path) -> Path:
-    """A new folder for a run; for a further device the one that the first has chosen."""
-    if not is_first() and FOLDER_VARIABLE in os.environ:
-        return Path(os.environ[FOLDER_VARIABLE])
-    folder = runs.new_folder(out, recipe.name)
-    os.environ[FOLDER_VARIABLE] = str(folder.resolve())
-    return folder
+def begun_folder() -> Path | None:
+    """For a further device, the folder of the run that the first has begun."""
+    if is_first():
+        return None
+    if FOLDER_VARIABLE not in os.environ:
+        hint = "start ngc once, with train.devices; it starts a process for each device"
+        raise OptionError("this process is not the first one", where="LOCAL_RANK", hint=hint)
+    return Path(os.environ[FOLDER_VARIABLE])
 
 
 def discard_unbegun(folder: Path) -> None:
@@ -114,6 +119,17 @@ def is_of(folder: Path, recipe: Recipe) -> bool:
         return read_recipe(folder / runs.RECIPE).dump() == recipe.dump()
     except NgcError:  # a recipe that this ngc does not read
         return False
+
+
+def note_warmup(recipe: Recipe, networks: NetworkSet) -> None:
+    """Say where the learning rate never comes to its value: likely a mistake."""
+    settings, count = recipe.train, len(networks.splits["train"])
+    steps = settings.epochs * math.ceil(count / settings.batch_size)
+    if settings.warmup_steps >= steps and is_first():
+        say(
+            f"note: the learning rate rises for {settings.warmup_steps:,} steps, and this run has "
+            f"{steps:,}; try train.warmup_steps={steps // 10}"
+        )
 
 
 def keep_versions(folder: Path, networks: NetworkSet) -> None:

@@ -22,7 +22,7 @@ def read(folder: Path, text: str, *changes: str) -> ZooRecipe:
 
 
 def test_the_recipes_are_there() -> None:
-    assert {path.stem for path in FILES} == {"tiny", "wild_park", "wild_park_full"}
+    assert {path.stem for path in FILES} == {"tiny", "flatten", "wild_park", "wild_park_full"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

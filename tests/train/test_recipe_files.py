@@ -19,6 +19,7 @@ from ngc.train.recipe import (
     Recipe,
     Train,
     read_recipe,
+    read_recipes,
 )
 from tests.models.test_sizes import small_zoo, wild_park
 
@@ -88,7 +89,7 @@ def test_all_rows_of_the_tables_are_there() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_recipe_is_valid_and_opens_with_its_facts(path: Path) -> None:
-    recipe = read_recipe(path)
+    recipes = read_recipes(path)
     header = re.match(r"((?:#.*\n)+)", path.read_text())
     assert header is not None
     command = f"ngc run {path.relative_to(ROOT.parent)}"
@@ -96,7 +97,7 @@ def test_a_recipe_is_valid_and_opens_with_its_facts(path: Path) -> None:
     keys = ["hardware", "time", *(["paper"] if path in PAPER else []), "ours"]
     for key in keys:
         assert re.search(rf"^# {key}: +\S", header[1], re.MULTILINE), key
-    assert read_recipe(path).dump() == recipe.dump()
+    assert [one.dump() for one in read_recipes(path)] == [one.dump() for one in recipes]
 
 
 @pytest.mark.parametrize("path", BASES, ids=lambda path: path.stem)
@@ -107,15 +108,15 @@ def test_a_base_is_used_and_is_no_recipe_itself(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_recipe_builds_its_model(path: Path) -> None:
-    recipe = read_recipe(path)
-    predicts = "edits" if isinstance(recipe.task, Editing) else "graph"
-    outputs = 1 if isinstance(recipe.task, Generalization) else 10
-    facts = facts_for(path, recipe)
-    model = build(
-        recipe.model_name, facts, predicts=predicts, outputs=outputs, **recipe.model_settings
-    )
-    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert count == PARAMETERS.get(path.stem, count)
+    for recipe in read_recipes(path):
+        predicts = "edits" if isinstance(recipe.task, Editing) else "graph"
+        outputs = 1 if isinstance(recipe.task, Generalization) else 10
+        facts = facts_for(path, recipe)
+        model = build(
+            recipe.model_name, facts, predicts=predicts, outputs=outputs, **recipe.model_settings
+        )
+        count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert count == PARAMETERS.get(path.stem, count)
 
 
 def test_the_counts_are_of_recipes() -> None:

@@ -11,20 +11,11 @@ from ngc.cli import app
 from ngc.train.inr_sets import load
 from ngc.train.recipe import read_recipe
 from ngc.train.trainer import Interrupted
-from tests.train.tiny import NAME, started, tiny_recipe
+from tests.train.tiny import NAME, started
 
 
 def ngc_command(*words: object) -> Result:
     return CliRunner(env={"COLUMNS": None}).invoke(app, [str(word) for word in words])
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a tiny recipe, as the working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NGC_RUN_FOLDER", raising=False)
-    tiny_recipe(tmp_path)
-    return tmp_path
 
 
 def test_run_prints_the_result_and_says_how_it_goes(home: Path) -> None:
@@ -68,7 +59,7 @@ def test_resume_goes_on_with_the_last_run_of_the_recipe(home: Path) -> None:
     assert "run folder: runs/tiny-001" in again.stderr
     assert (home / "runs" / "tiny-001" / "metrics.json").is_file()
     fresh = ngc_command("run", "tiny.yaml", "--set", "seeds=[2]", "--resume")
-    assert "no run of this recipe in runs: starting one" in fresh.stderr
+    assert "no run of tiny with these settings in runs: starting one" in fresh.stderr
     assert "run folder: runs/tiny-003" in fresh.stderr
 
 
@@ -96,6 +87,13 @@ def test_an_interrupted_run_ends_with_the_code_of_ctrl_c(
     result = ngc_command("run", "tiny.yaml")
     assert result.exit_code == 130
     assert "try: ngc run X --resume" in result.stderr
+
+
+def test_a_warm_up_longer_than_the_run_is_noted(home: Path) -> None:
+    steps = ("--set", "train.epochs=1", "--set", "train.warmup_steps")
+    assert "note: " not in ngc_command("run", "tiny.yaml", *steps[:3], f"{steps[3]}=1").stderr
+    noted = ngc_command("run", "tiny.yaml", *steps[:3], f"{steps[3]}=500").stderr
+    assert "note: the learning rate rises for 500 steps, and this run has " in noted
 
 
 def test_runs_lists_and_compares(home: Path) -> None:

@@ -17,7 +17,7 @@ from ngc.train import runs
 from ngc.train.keeper import BEST, LAST
 from ngc.train.module import rate_factor
 from ngc.train.recipe import read_recipe
-from ngc.train.runner import choose_folder, run
+from ngc.train.runner import run
 from tests.train.tiny import history, started, tiny_recipe, write_tiny_set
 
 # --- what a run leaves ----------------------------------------------------------------------------
@@ -153,8 +153,7 @@ def test_several_seeds_give_mean_and_deviation(tmp_path: Path) -> None:
 
 
 def test_folders_are_numbered(tmp_path: Path) -> None:
-    recipe = read_recipe(tiny_recipe(tmp_path))
-    names = [choose_folder(recipe, tmp_path / "runs").name for _ in range(3)]
+    names = [runs.new_folder(tmp_path / "runs", "tiny").name for _ in range(3)]
     assert names == ["tiny-001", "tiny-002", "tiny-003"]
 
 
