@@ -1,12 +1,12 @@
 """Architecture alone: an MLP on the structure of a network; no weight is read, and nothing is run.
 
-What a claim about reading weights has to beat where architectures differ: how much of the target is
-known from the shape of the networks.
+What a claim about reading weights has to beat: how much of the target is known from the shape of
+the networks, or from how they were trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ngc.backends.graphs import GraphBatch, Part, Structure
 from ngc.backends.schema import BY_NAME
+from ngc.errors import OptionError
 from ngc.models.facts import Facts
 from ngc.models.layers import check_predicts
 from ngc.models.limits import Fault, require
@@ -35,6 +36,7 @@ class Architecture(nn.Module):
     Of each layer of nodes: how many there are, their parameters, the mean size of their kernels,
     how many get an edge that skips layers, and shares of activation functions, kinds and pools.
     Layers are laid out as in ``stat_nn``, so networks may be no deeper than those trained on.
+    columns: of the zoo's table, such as [epoch, lr], which are read as well.
     hidden: width of the two hidden layers. dropout: after each of them.
     """
 
@@ -44,6 +46,7 @@ class Architecture(nn.Module):
         *,
         predicts: str = "graph",
         outputs: int = 10,
+        columns: tuple[str, ...] = (),
         hidden: Size = 256,
         dropout: Share = 0.0,
     ) -> None:
@@ -51,26 +54,33 @@ class Architecture(nn.Module):
         check_predicts("architecture", predicts, ("graph",))
         self.num_layers, self.activations = facts.num_layers, facts.activations
         of_layer = NUM_SIZES + len(facts.activations) + len(KINDS) + len(POOLS)
-        numbers = NUM_TOTALS + of_layer * facts.num_layers
+        if columns and not facts.columns:
+            raise OptionError("these networks have no table", hint="columns: []")
+        self.columns = facts.columns if columns else ()
+        numbers = NUM_TOTALS + of_layer * facts.num_layers + len(self.columns)
         self.mlp = perceptron(numbers, hidden, hidden, outputs, dropout=dropout)
 
     @staticmethod
     def sees(settings: Mapping[str, object]) -> str:
-        return "architecture only, no weights"
+        columns = settings["columns"]
+        assert isinstance(columns, Sequence)
+        told = f" and {', '.join(columns)}" if columns else " only"
+        return f"architecture{told}, no weights"
 
     def forward(self, batch: GraphBatch) -> Tensor:
         require(self, batch)
-        rows = [self._read(part).expand(len(part), -1) for part in batch.parts]
-        return self.mlp(batch.restored(rows))  # type: ignore[no-any-return]
+        rows = batch.restored([self._read(part).expand(len(part), -1) for part in batch.parts])
+        if self.columns:
+            if batch.told is None:
+                said = f"it reads {', '.join(self.columns)} of a zoo's table, which is not there"
+                raise OptionError(said, hint="a model without columns")
+            rows = torch.cat([rows, batch.told.to(rows)], dim=1)
+        return self.mlp(rows)  # type: ignore[no-any-return]
 
     def faults(self, part: Part) -> Iterator[Fault]:
         structure = part.structure
         if structure.depth >= self.num_layers:
             yield Fault(f"{structure.depth} layers of weights", f"it reads {self.num_layers - 1}")
-        for number in structure.features["activation"].unique().tolist():
-            if ACTIVATIONS[number] not in self.activations:
-                known = "it was not trained on that"
-                yield Fault(f"the activation {ACTIVATIONS[number]}", known)
 
     def _read(self, part: Part) -> Tensor:
         """[1, numbers] of the architecture of a part."""

@@ -169,7 +169,7 @@ class NodeEncoder(nn.Module):
 
     ``positions``: one learned vector for each input neuron, hidden layer and output neuron;
     ``activations``: names of the activation functions to embed (paper, Sec. 2.3), none: no
-    embedding.
+    embedding. Another one has nothing in its place: ``unseen.py`` tells of it.
     """
 
     activation_row: Tensor
@@ -215,7 +215,9 @@ class NodeEncoder(nn.Module):
         if self.position is not None:
             features = features + self.position(self._position(nodes))
         if self.activation is not None:
-            features = features + self.activation(self.activation_row[nodes.activation])
+            row = self.activation_row[nodes.activation]
+            known = (row >= 0)[:, None]
+            features = features + self.activation(row.clamp(min=0)) * known
         return features
 
     def faults(self, part: Part) -> Iterator[Fault]:
@@ -230,11 +232,6 @@ class NodeEncoder(nn.Module):
                 if most > size:
                     what = "hidden layers" if number == ROLE_HIDDEN else f"{name} neurons"
                     yield Fault(f"{most} {what}", f"its positions know {size}", "positions: false")
-        if self.activation is not None:
-            used = structure.features["activation"].unique()
-            for number in used[self.activation_row[used] < 0].tolist():
-                known = "it was not trained on that"
-                yield Fault(f"the activation {_ACTIVATIONS[number]}", known, "activations: false")
 
     def _position(self, nodes: NodeTable) -> Tensor:
         """Which learned position each node has."""

@@ -30,7 +30,8 @@ class Facts:
     ``chain``: (out, in) of each layer, where all graphs are one and the same chain of dense or
     convolutional layers, else empty; ``chain_columns``: those of the kernel that each layer fills;
     ``edge_kinds``, ``kernels`` (sizes), ``widest`` (most neurons in a layer): what else is known to
-    occur, see ``unseen.py``.
+    occur, see ``unseen.py``;
+    ``columns``: names of what batches tell of each network beside its graph.
     """
 
     width: int
@@ -49,6 +50,7 @@ class Facts:
     edge_kinds: tuple[str, ...] = ()
     kernels: tuple[tuple[int, ...], ...] = ()
     widest: int = 0
+    columns: tuple[str, ...] = ()
 
     @classmethod
     def of(

@@ -191,10 +191,12 @@ class Part:
 @dataclass(frozen=True, eq=False)
 class GraphBatch:
     """Graphs of several architectures. ``order`` [graphs]: which row of the parts, one after
-    another, graph k is; results of models come in the order of the graphs."""
+    another, graph k is; results of models come in the order of the graphs. ``told``
+    [graphs, columns]: what a table says of each network."""
 
     parts: tuple[Part, ...]
     order: Tensor
+    told: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.order)

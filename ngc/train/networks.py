@@ -135,6 +135,7 @@ class NetworkSet:
     numbers of the networks of "train", "validation" and "test". ``source`` [N, 2] is the split
     and the number there of the picture an INR was fitted to.
     ``names`` and ``groups``, a word for its kind of architecture, are of each network, for reports.
+    ``told`` [N, c] is what a table says of the networks, as numbers called ``columns`` [c].
     ``key`` identifies weights that lie in files.
     """
 
@@ -148,6 +149,8 @@ class NetworkSet:
     names: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     key: str = ""
+    columns: tuple[str, ...] = ()
+    told: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -167,7 +170,10 @@ class NetworkSet:
                 if change is not None:
                     weights = change(family, weights)
                 members.append(Member(family, places, weights))
-        return Batch(numbers, graphs_of(members), tuple(members))
+        graphs = graphs_of(members)
+        if self.told is not None:
+            graphs = replace(graphs, told=self.told[numbers])
+        return Batch(numbers, graphs, tuple(members))
 
     def facts(self) -> Facts:
         """What a model must know, of the training networks."""
@@ -175,24 +181,23 @@ class NetworkSet:
         counts = torch.bincount(self.family[train], minlength=len(self.families)).tolist()
         used = [(one, count) for one, count in zip(self.families, counts) if count]
         structures = [(structure_of(one.compilation.plan), count) for one, count in used]
-        return Facts.of(structures, common_inputs([one.prober for one, _ in used]))
+        facts = Facts.of(structures, common_inputs([one.prober for one, _ in used]))
+        return replace(facts, columns=self.columns)
 
     def to(self, device: torch.device | str) -> NetworkSet:
         """A copy on a device; this one if it is there."""
         device = torch.device(device)
         if device == self.device:
             return self
-        return NetworkSet(
-            tuple(replace(one, weights=one.weights.to(device)) for one in self.families),
-            self.family.to(device),
-            self.row.to(device),
-            self.label.to(device),
-            {name: numbers.to(device) for name, numbers in self.splits.items()},
-            self.classes,
-            self.source.to(device),
-            self.names,
-            self.groups,
-            self.key,
+        return replace(
+            self,
+            families=tuple(replace(one, weights=one.weights.to(device)) for one in self.families),
+            family=self.family.to(device),
+            row=self.row.to(device),
+            label=self.label.to(device),
+            splits={name: numbers.to(device) for name, numbers in self.splits.items()},
+            source=self.source.to(device),
+            told=None if self.told is None else self.told.to(device),
         )
 
     def digest(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,15 +125,24 @@ def _raise(error: NgcError) -> None:
 
 @torch.no_grad()
 def predict(
-    trained: Trained, files: Sequence[str], refused: Callable[[NgcError], None] = _raise
+    trained: Trained,
+    files: Sequence[str],
+    refused: Callable[[NgcError], None] = _raise,
+    *,
+    plan_from: str | None = None,
+    inputs: Any = None,
 ) -> list[Prediction]:
     """One prediction a file, in their order. Networks of one architecture are read together.
 
     ``refused`` is told of each file that cannot be read, which then has no prediction; by default
-    the first one ends it all.
+    the first one ends it all. With ``plan_from`` the files are weights alone (.safetensors, .npz,
+    .pt) of that architecture. ``inputs``: of it, or else of the models, as ``ngc.compile`` takes
+    them.
     """
+    compiled = partial(_compiled, trained, inputs)
+    read = compiled if plan_from is None else compiled(plan_from).with_weights
     found: dict[str, Prediction] = {}
-    for family, names in _families(trained, files, refused):
+    for family, names in _families(read, files, refused):
         numbers = torch.arange(len(names))
         inputs = family.prober.input_shapes
         unseen = unseen_in(trained.facts, structure_of(family.compilation.plan), inputs)
@@ -165,13 +175,13 @@ def _rows(trained: Trained, batch: Batch) -> list[dict[str, Tensor]]:
 
 
 def _families(
-    trained: Trained, files: Sequence[str], refused: Callable[[NgcError], None]
+    read: Callable[[str], Compilation], files: Sequence[str], refused: Callable[[NgcError], None]
 ) -> Iterator[tuple[Family, list[str]]]:
     """The networks by architecture."""
     groups: dict[str, list[tuple[str, Compilation]]] = {}
     for name in dict.fromkeys(files):
         try:
-            one = _compiled(trained, name)
+            one = read(name)
         except NgcError as error:
             named = name in error.text
             refused(error if named else NgcError(error.text, where=name, hint=error.hint))
@@ -182,10 +192,10 @@ def _families(
         yield Family(group[0][1], weights), [name for name, _ in group]
 
 
-def _compiled(trained: Trained, name: str) -> Compilation:
+def _compiled(trained: Trained, inputs: Any, name: str) -> Compilation:
     """A network as the model's training networks were compiled."""
     try:
-        return compile(name, options=trained.options)
+        return compile(name, inputs, options=trained.options)
     except OptionError as error:
         if not error.hint.startswith("--kernel "):
             raise

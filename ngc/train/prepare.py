@@ -45,7 +45,9 @@ def prepare(recipe: Recipe) -> tuple[NetworkSet, Task]:
     data, task = recipe.data, recipe.task
     if isinstance(data, ZooData):
         assert isinstance(task, Generalization)
-        networks = from_zoo(open_zoo(_place(data.set)), recipe.graph, data, task.target)
+        columns = recipe.model_settings.get("columns", ())
+        zoo = open_zoo(_place(data.set))
+        networks = from_zoo(zoo, recipe.graph, data, task.target, columns)
         return networks, Regression(task.loss)
     inrs = open_set(data.set)
     networks = from_inrs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from ngc.compiler import Compilation
 from ngc.errors import NgcError, OptionError
 from ngc.options import Options
+from ngc.train.columns import encoded
 from ngc.train.networks import Family, NetworkSet
 from ngc.train.recipe import ZooData
 from ngc.zoo import Rows, Zoo
@@ -38,8 +39,13 @@ class Stored:
         return Stored(self.rows, torch.device(device))
 
 
-def from_zoo(zoo: Zoo, options: Options, data: ZooData, target: str) -> NetworkSet:
-    """The networks of a zoo that a recipe asks for; labels are the column ``target``."""
+def from_zoo(
+    zoo: Zoo, options: Options, data: ZooData, target: str, columns: Sequence[str] = ()
+) -> NetworkSet:
+    """The networks of a zoo that a recipe asks for; labels are the column ``target``, and models
+    are told ``columns``."""
+    if target in columns:
+        raise OptionError(f"{target} is what is to be predicted", where="model.columns")
     chosen = chosen_of(zoo, data.where)
     label = zoo.numbers(target)[chosen]
     wrong = torch.nonzero(~((label >= 0) & (label <= 1))).flatten()
@@ -57,15 +63,19 @@ def from_zoo(zoo: Zoo, options: Options, data: ZooData, target: str) -> NetworkS
         for k, one in zip(used.tolist(), compiled_alike(zoo, used.tolist(), options))
     )
     words = zoo.table.get("family")
+    splits = splits_of(zoo, chosen, data)
+    names, told = encoded(zoo, columns, chosen[splits["train"]])
     return NetworkSet(
         families=families,
         family=family,
         row=zoo.row[chosen],
         label=label.float(),
-        splits=splits_of(zoo, chosen, data),
+        splits=splits,
         names=tuple(zoo.table["name"][k] for k in chosen.tolist()),
         groups=tuple(words[k] for k in chosen.tolist()) if words else depths(families, family),
         key=digest_of(zoo),
+        columns=names,
+        told=told[chosen] if columns else None,
     )
 
 
@@ -94,10 +104,7 @@ def chosen_of(zoo: Zoo, where: Mapping[str, str | int | float]) -> Tensor:
     """Numbers of the networks whose columns have these values."""
     kept = torch.ones(len(zoo), dtype=torch.bool)
     for column, value in where.items():
-        if isinstance(value, str):
-            kept &= torch.tensor([cell == value for cell in zoo.column(column)])
-        else:
-            kept &= zoo.numbers(column) == value
+        kept &= zoo.having(column, [value])
     if not kept.any():
         known = "; ".join(f"{column}: {_values(zoo, column)}" for column in where)
         raise OptionError("no network is left", where="data.where", hint=known)

@@ -309,12 +309,17 @@ def test_other_numbers_of_outputs_are_refused() -> None:
     )
 
 
-def test_unknown_activations_are_refused() -> None:
+def test_an_unknown_activation_is_read_as_no_activation_known() -> None:
     model = small(facts_of(inr(2, 8, 8, 1)), activations=True, positions=False, readout="mean")
     relu = compile(conv_model((1, 2, 1), (1, 1)), reverse="features")
-    assert "the activation relu (it was not trained on that)" in message(
-        model, batch_of(relu, random_weights(relu, 1))
-    )
+    batch = batch_of(relu, random_weights(relu, 1))
+    found = model(batch)
+    assert model.node_encoder.activation.num_embeddings == 2  # none and sin
+    with torch.no_grad():
+        model.node_encoder.activation.weight[1] += 1  # of sin
+        assert torch.equal(model(batch), found)
+        model.node_encoder.activation.weight[0] += 1  # of inputs and outputs
+        assert not torch.equal(model(batch), found)
 
 
 def test_weights_of_another_precision_are_refused() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,17 @@ from ngc.backends.blocks import structure_of
 from ngc.backends.probes import Prober
 from ngc.cli import app
 from ngc.compiler import compile
+from ngc.errors import OptionError
 from ngc.models.unseen import unseen_in
 from ngc.options import Options
+from ngc.train.columns import encoded
 from ngc.train.predict import load_trained, predict
 from ngc.train.recipe import ZooData, read_recipe
 from ngc.train.regression import Regression, Tau
 from ngc.train.runner import regime as regime_of
 from ngc.train.runner import run
 from ngc.train.zoo_networks import from_zoo
+from ngc.zoo import import_zoo
 from tests.models.classifiers import Layer, classifier_model
 from tests.train.fake_zoo import small_zoo
 
@@ -134,8 +139,10 @@ def test_the_models_learn_it(tmp_path: Path, name: str) -> None:
         ({"name": "query", "points": 8}, "outputs at 8 points, no weights"),
         ({"name": "probing", "points": 8}, "outputs at 8 learned points, no weights"),
         ({"name": "architecture"}, "architecture only, no weights"),
+        ({"name": "architecture", "columns": ["step", "run"]},
+         "architecture and step, run, no weights"),
     ],
-)
+)  # fmt: skip
 def test_a_run_says_what_its_model_may_see(
     tmp_path: Path, model: dict[str, Any], regime: str
 ) -> None:
@@ -150,6 +157,58 @@ def test_augmented_runs_end_the_same_twice(tmp_path: Path) -> None:
     (tmp_path / "run").rename(tmp_path / "first")
     assert started(tmp_path, data=data) == first
     assert "augmented" in first["regime"]
+
+
+def test_the_architecture_baseline_reads_columns_of_the_table(tmp_path: Path) -> None:
+    zoo = small_zoo(tmp_path, runs=20)
+    with (tmp_path / "networks" / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:  # what the accuracy is, in two columns
+        row["hundredth"] = f"{float(row['accuracy']) * 100:.2f}"
+        row["word"] = "good" if float(row["accuracy"]) > 0.5 else "bad"
+    with (tmp_path / "more.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    import_zoo(zoo.facts["source"], tmp_path / "zoo", table=tmp_path / "more.csv", restart=True)
+    found = {}
+    for columns in ([], ["word"], ["word", "hundredth"]):
+        model = {"name": "architecture", "columns": columns, "hidden": 32}
+        train = {"epochs": 20, "lr": 1e-2, "schedule": "cosine"}
+        found[len(columns)] = started(tmp_path, model=model, train=train)["test"]["tau"]
+        shutil.rmtree(tmp_path / "run")
+    assert abs(found[0]) < 0.35  # nothing to go by
+    assert found[1] > 0.4
+    assert found[2] > 0.75
+
+
+def test_columns_are_numbers_by_the_training_networks(tmp_path: Path) -> None:
+    zoo = small_zoo(tmp_path, runs=2)
+    table = zoo.table | {"lr": ["0.1", "0.3", "", *["9"] * (len(zoo) - 3)]}
+    names, values = encoded(replace(zoo, table=table), ["lr", "family"], torch.tensor([0, 1, 2]))
+    known = sorted({table["family"][k] for k in range(3)})
+    assert names == ("lr", *(f"family={word}" for word in known))
+    torch.testing.assert_close(values[:4, 0], torch.tensor([-1.0, 1.0, 0.0, 88.0]))
+    for k, word in enumerate(table["family"]):
+        assert values[k, 1:].tolist() == [float(word == one) for one in known]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [(["accuracy"], "is what is to be predicted"), (["epoch"], "no column epoch")],
+)
+def test_columns_that_cannot_be_read(tmp_path: Path, columns: list[str], said: str) -> None:
+    small_zoo(tmp_path)
+    with pytest.raises(OptionError, match=said):
+        started(tmp_path, model={"name": "architecture", "columns": columns})
+
+
+def test_files_have_no_table(tmp_path: Path) -> None:
+    small_zoo(tmp_path)
+    started(tmp_path, model={"name": "architecture", "columns": ["step"]})
+    trained = load_trained(tmp_path / "run")
+    with pytest.raises(OptionError, match="it reads step of a zoo's table"):
+        predict(trained, [str(next((tmp_path / "networks").rglob("*.onnx")))])
 
 
 # --- predictions ----------------------------------------------------------------------------------

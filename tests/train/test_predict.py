@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx.parser import parse_model
+from safetensors.torch import save_file
 
 import ngc
 from ngc.errors import NgcError, OptionError
@@ -148,6 +149,28 @@ def test_edited_networks_are_written(tmp_path: Path) -> None:
             entries = slice(param.offset, param.offset + param.size)
             expected = one.weights[entries] * (1 + factor[int(name.endswith("weight"))].detach())  # type: ignore[index]
             torch.testing.assert_close(edited.weights[entries], expected)
+
+
+def test_weights_alone_are_read_as_the_network_they_are_of(tmp_path: Path) -> None:
+    started(tmp_path)
+    trained = load_trained(tmp_path / "run")
+    inrs = load(tmp_path / "set.safetensors")
+    files = written(tmp_path / "files", inrs, [2, 5, 7])
+    weights = []
+    for file in files:
+        tensors = ngc.compile(file).state_dict()
+        weights.append(str(Path(file).with_suffix(".safetensors")))
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, weights[-1])
+    refused: list[NgcError] = []
+    broken = tmp_path / "broken.npz"
+    broken.write_bytes(b"nothing")
+    found = predict(trained, [*weights, str(broken)], refused.append, plan_from=files[0])
+    assert [one.file for one in found] == weights
+    assert len(refused) == 1
+    for one, other in zip(found, predict(trained, files)):
+        assert one.probabilities is not None
+        assert other.probabilities is not None
+        torch.testing.assert_close(one.probabilities, other.probabilities)
 
 
 def test_edits_do_not_overwrite(tmp_path: Path) -> None:

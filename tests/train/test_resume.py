@@ -7,35 +7,63 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ngc.train import runs
 from ngc.train.keeper import LAST, Keeper
+from ngc.train.recipe import read_recipe
+from ngc.train.runner import run
 from ngc.train.trainer import Interrupted
+from tests.train.fake_zoo import small_zoo
+from tests.train.test_generalization import recipe_of
 from tests.train.tiny import history, started
 
 LONG = {"train": {"epochs": 15, "threads": 1}, "data": {"augment": {"noise": 0.1}}}
 
 
-def child(folder: str) -> None:
+Start = Callable[[Path, str], dict[str, Any]]
+
+
+def of_pictures(folder: Path, name: str) -> dict[str, Any]:
+    return started(folder, LONG, name)
+
+
+def of_a_zoo(folder: Path, name: str) -> dict[str, Any]:
+    """Networks of several architectures, which are read from disk."""
+    torch.set_num_threads(1)
+    data = {"augment": {"noise": 0.1, "permute": True}}
+    model = {"name": "ng_gnn", "width": 8, "layers": 2}
+    graph = {"reverse": "features"}
+    path = recipe_of(folder, data=data, model=model, graph=graph, train=LONG["train"])
+    return run(read_recipe(path), folder / name)
+
+
+def child(start: Start, folder: str) -> None:
     """Run in a process of its own."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    started(Path(folder), LONG, "killed")
+    start(Path(folder), "killed")
 
 
-def test_killed_at_random_times_a_run_ends_like_an_unbroken_one(tmp_path: Path) -> None:
-    unbroken = started(tmp_path, LONG, "unbroken")
+@pytest.mark.parametrize("start", [of_pictures, of_a_zoo])
+def test_killed_at_random_times_a_run_ends_like_an_unbroken_one(
+    tmp_path: Path, start: Start
+) -> None:
+    if start is of_a_zoo:
+        small_zoo(tmp_path)
+    unbroken = start(tmp_path, "unbroken")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     random = np.random.default_rng(int.from_bytes(os.urandom(4)))
     folder = tmp_path / "killed"
     codes = []
     for epochs in (1, 4, 8, None):
-        process = context.Process(target=child, args=(str(tmp_path),))
+        process = context.Process(target=child, args=(start, str(tmp_path)))
         process.start()
         if epochs is not None:
             while process.is_alive() and len(runs.read_history(folder / "metrics.csv")) < epochs:
