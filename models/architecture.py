@@ -36,7 +36,7 @@ class Architecture(nn.Module):
     Of each layer of nodes: how many there are, their parameters, the mean size of their kernels,
     how many get an edge that skips layers, and shares of activation functions, kinds and pools.
     Layers are laid out as in ``stat_nn``, so networks may be no deeper than those trained on.
-    columns: of the zoo's table, such as [epoch, lr], which are read as well.
+    columns: of the zoo's table, such as [step, hyper.lr], which are read as well.
     hidden: width of the two hidden layers. dropout: after each of them.
     """
 

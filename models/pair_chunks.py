@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import torch
 
+Chunk = tuple[slice, slice]  # of the graphs, and of the rows of each
+
 # Entries [pairs, width] of a chunk. On a processor so many that a handful of such tensors stay in
 # the cache (3 MiB each), on a GPU a chunk only bounds memory (1 GiB each).
 CHUNK_ENTRIES = {"cpu": 3 * 2**18, "cuda": 2**28}
-
-
-Chunk = tuple[slice, slice]  # of the graphs, and of the rows of each
 
 
 def graph_of(chunk: Chunk) -> int:

@@ -8,7 +8,8 @@ formulas down as they are.
 
 Memory: pairs are dense, so features of e numbers and the attention of h heads take 4 (e + h) n^2
 bytes for a graph of n neurons. ``ChunkedPairs`` keeps these for each layer in training
-(``pair_bytes``) and nothing else that grows with n^2; temporaries are those of one chunk.
+(``pair_bytes``) and nothing else that grows with n^2; temporaries are those of one chunk for each
+thread.
 """
 
 from __future__ import annotations

@@ -96,4 +96,4 @@ def _intel() -> bool:
 
 
 _HAS_ONEDNN = _as_it_should()
-_ONEDNN = _HAS_ONEDNN and not _intel()
+_ONEDNN = _HAS_ONEDNN and not (_intel() and torch.backends.mkl.is_available())

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from itertools import groupby, pairwise
 from typing import TypeVar
@@ -37,8 +37,8 @@ def shared_out(
         units = [[chunk] for chunk in chunks]
     else:
         units = [list(some) for _, some in groupby(chunks, together)]
-    threads = min(torch.get_num_threads(), len(units)) if device.type == "cpu" else 1
-    if threads <= 1:
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1 or len(units) < threads:  # too few: torch's threads share each operation
         return [work([chunk for unit in units for chunk in unit])]
     ends = [k * len(units) // threads for k in range(threads + 1)]
     runs = [[chunk for unit in units[a:b] for chunk in unit] for a, b in pairwise(ends)]
@@ -48,15 +48,15 @@ def shared_out(
         with modes():
             return work(run)
 
-    before = torch.get_num_threads()
-    others = [_pool(os.getpid(), before).submit(alone, run) for run in runs[1:]]
+    others = [_pool(os.getpid(), threads).submit(alone, run) for run in runs[1:]]
     torch.set_num_threads(1)
     try:
         first = work(runs[0])
     finally:
-        for other in others:
-            other.exception()  # waits for it
-        torch.set_num_threads(before)
+        try:
+            wait(others)
+        finally:
+            torch.set_num_threads(threads)
     return [first, *(other.result() for other in others)]
 
 
@@ -71,12 +71,17 @@ def added(found: Sequence[Sequence[Tensor]]) -> list[Tensor]:
 
 def _modes(device: torch.device) -> Callable[[], AbstractContextManager[None]]:
     """What torch keeps for each thread, as it is in this one, for others to enter."""
-    grad, kind = torch.is_grad_enabled(), device.type
+    kind, grad, inference = device.type, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     dtype, low = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
 
     @contextmanager
     def modes() -> Iterator[None]:
-        with torch.set_grad_enabled(grad), torch.autocast(kind, dtype, low):
+        with ExitStack() as entered:
+            if inference:
+                entered.enter_context(torch.inference_mode())
+            if low:  # else not entered: leaving it empties a cache of all threads
+                entered.enter_context(torch.autocast(kind, dtype))
+            entered.enter_context(torch.set_grad_enabled(grad))
             yield
 
     return modes
@@ -85,6 +90,9 @@ def _modes(device: torch.device) -> Callable[[], AbstractContextManager[None]]:
 @cache
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     """Threads beside the one that asks; of this process, since those of a parent are not in it."""
-    return ThreadPoolExecutor(
-        threads - 1, "ngc-chunks", initializer=lambda: torch.set_num_threads(1)
-    )
+    return ThreadPoolExecutor(threads - 1, "ngc-chunks", initializer=_one_for_torch)
+
+
+def _one_for_torch() -> None:
+    torch.get_num_threads()  # a thread takes over the number of the process when it first asks
+    torch.set_num_threads(1)

@@ -132,13 +132,13 @@ def model_flags() -> list[inspect.Parameter]:
 def settings_of(flags: dict[str, Any]) -> Settings:
     """Settings from the values of all flags above."""
     from ngc.budget import Budget
-    from ngc.frontends.dims import parse_dim, parse_example, parse_shape
+    from ngc.frontends.dims import parse_dim, parse_examples, parse_shape
 
     values = {f.name: flags[f.name] for f in fields(Options)}
     values["input_axes"] = dict(parse_axes(text) for text in values["input_axes"])
     shapes = dict(parse_shape(text) for text in flags["shape"])
     dims = dict(parse_dim(text) for text in flags["dim"])
-    inputs = tuple(parse_example(text) for text in flags["input"]) or None
+    inputs = parse_examples(flags["input"])
     budget = Budget(max_elements=flags["max_elements"])
     return Settings(Options(**values), budget, shapes, dims, inputs)
 

@@ -62,7 +62,13 @@ def run(
     elif begun := begun_folder():
         _run(read_recipe(begun / RECIPE), begun, resumed=True)
     else:
-        folders = [_run_in(out, one, resume) for one in read_recipes(recipe, changes)]
+        recipes = read_recipes(recipe, changes)
+        try:
+            folders = [_run_in(out, one, resume) for one in recipes]
+        except typer.Exit:
+            if len(recipes) > 1:
+                say(f"the whole sweep: the same command with --resume, {len(recipes)} runs in all")
+            raise
         if len(folders) > 1 and is_first():
             show_tables([comparison_table([read_run(folder) for folder in folders])])
 
@@ -89,7 +95,8 @@ def _run(recipe: Recipe, folder: Path, *, resumed: bool) -> Path:
     if runner.is_first():
         say(f"run folder: {folder}")
     try:
-        metrics = runner.run(recipe, folder)
+        with runner.shared_with_devices(folder):
+            metrics = runner.run(recipe, folder)
     except Interrupted as error:
         say(f"{error}")
         raise typer.Exit(INTERRUPTED) from None
@@ -175,14 +182,14 @@ def predict(
     """
     from ngc.cli.tables import show_tables
     from ngc.cli.train_tables import edit_table, number_table, prediction_table
-    from ngc.frontends.dims import parse_example
+    from ngc.frontends.dims import parse_examples
     from ngc.train.predict import load_trained, predict, save_edits
 
     trained = load_trained(run)
     if trained.predicts == "edits" and output is None:
         raise OptionError("this model edits networks", where=str(run), hint="-o DIR, to write them")
     refused: list[NgcError] = []
-    inputs = tuple(parse_example(text) for text in input or []) or None
+    inputs = parse_examples(input or [])
     found = predict(trained, models, refused.append, plan_from=plan_from, inputs=inputs)
     for error in refused:
         say(f"error: {error}", fg=typer.colors.RED)
@@ -191,7 +198,8 @@ def predict(
         say(f"note: {one.file} is unlike the training networks: {listed}", fg=typer.colors.YELLOW)
     if found and trained.predicts == "edits":
         assert output is not None
-        show_tables([edit_table(found, save_edits(found, output))])
+        kept = [] if plan_from is None else [plan_from]
+        show_tables([edit_table(found, save_edits(found, output, kept))])
     elif found and trained.target:
         show_tables([number_table(trained.target, found)])
     elif found:

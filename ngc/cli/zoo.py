@@ -137,7 +137,7 @@ def import_(
     Example: ngc zoo import runs -o zoo --model package.module:Net --input 1x3x32x32
     """
     from ngc.cli.zoo_show import describe
-    from ngc.frontends.dims import parse_dim, parse_example, parse_shape
+    from ngc.frontends.dims import parse_dim, parse_examples, parse_shape
     from ngc.options import Options
     from ngc.zoo import import_zoo
 
@@ -147,7 +147,7 @@ def import_(
             output,
             kind=kind or None,
             model=model or None,
-            inputs=tuple(parse_example(text) for text in input or []) or None,
+            inputs=parse_examples(input or []),
             table=table,
             where=dict(_values(text) for text in where or []),
             max_parameters=max_parameters,

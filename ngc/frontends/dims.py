@@ -58,6 +58,11 @@ class Example:
     dtype: str = "float32"
 
 
+def parse_examples(texts: Sequence[str]) -> tuple[Example, ...] | None:
+    """All inputs that are given; None where there are none."""
+    return tuple(parse_example(text) for text in texts) or None
+
+
 def parse_example(text: str) -> Example:
     """``1x3x32x32``, ``pixels=1x3x32x32`` or ``ids=1x16:int64``."""
     name, found, rest = text.rpartition("=")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ngc.backends.blocks import structure_of
 from ngc.compiler import Compilation, compile
-from ngc.errors import NgcError, OptionError
+from ngc.errors import ModelError, NgcError, OptionError
 from ngc.files import write_beside
 from ngc.models import Facts, build
 from ngc.models.limits import faults_of, refusal
@@ -144,8 +144,8 @@ def predict(
     found: dict[str, Prediction] = {}
     for family, names in _families(read, files, refused):
         numbers = torch.arange(len(names))
-        inputs = family.prober.input_shapes
-        unseen = unseen_in(trained.facts, structure_of(family.compilation.plan), inputs)
+        shapes = family.prober.input_shapes
+        unseen = unseen_in(trained.facts, structure_of(family.compilation.plan), shapes)
         for chosen in numbers.split(BATCH):
             weights = family.weights[chosen]
             member = Member(family, torch.arange(len(chosen)), weights)
@@ -196,6 +196,9 @@ def _compiled(trained: Trained, inputs: Any, name: str) -> Compilation:
     """A network as the model's training networks were compiled."""
     try:
         return compile(name, inputs, options=trained.options)
+    except ModelError as error:  # weights are the arguments here
+        hint = error.hint.replace(" --weights FILE", "")
+        raise ModelError(error.message, where=error.where, hint=hint) from error
     except OptionError as error:
         if not error.hint.startswith("--kernel "):
             raise
@@ -204,15 +207,16 @@ def _compiled(trained: Trained, inputs: Any, name: str) -> Compilation:
         raise OptionError(error.message, where=error.where, hint=hint) from error
 
 
-def save_edits(found: Sequence[Prediction], folder: Path) -> list[Path]:
-    """Write the edited networks into a folder, under the names of their files; where they lie."""
+def save_edits(found: Sequence[Prediction], folder: Path, kept: Sequence[str] = ()) -> list[Path]:
+    """Write the edited networks into a folder, under the names of their files; where they lie.
+    Neither these nor the files ``kept`` are overwritten."""
     paths = [folder / f"{Path(one.file).stem}.onnx" for one in found]
     sources: dict[Path, str] = {}
     for path, one in zip(paths, found):
         if sources.setdefault(path, one.file) != one.file:
             both = f"{sources[path]} and {one.file} would both be called {path.name}"
             raise OptionError(both, where=str(folder), hint="one folder for each")
-        if path.exists() and path.samefile(one.file):
+        if path.exists() and any(path.samefile(file) for file in (one.file, *kept)):
             raise OptionError("it would be overwritten", where=str(path), hint="another folder")
     if folder.exists() and not folder.is_dir():
         raise OptionError("it is no folder", where=str(folder), hint="-o DIR")

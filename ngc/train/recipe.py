@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import re
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,8 +37,8 @@ from ngc.train.recipe_check import (
     plain,
     readable,
 )
-from ngc.train.recipe_text import Mistake, RecipeError, Text, read_text
-from ngc.train.sweep import swept
+from ngc.train.recipe_text import BASE, Mistake, RecipeError, Text, read_text
+from ngc.train.sweep import SWEEP, swept
 
 
 class Classification(Section):
@@ -197,18 +198,20 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """The recipe in a file, with changes ``train.epochs=3``; RecipeError lists all mistakes."""
     found = read_recipes(path, changes)
     if len(found) > 1:
-        raise OptionError(f"it is a sweep of {len(found)} recipes", where=str(path))
+        said = f"it is a sweep of {len(found)} recipes"
+        raise OptionError(said, where=str(path), hint="read_recipes; or --set sweep=null")
     return found[0]
 
 
 def read_recipes(path: str | Path, changes: Sequence[str] = ()) -> list[Recipe]:
     """The recipes that a file stands for: one, or those of its ``sweep``."""
-    name = Path(path).stem
+    name = re.sub(r"[^\w.-]+", "-", Path(path).stem).strip("-.") or "recipe"
     found: list[Recipe] = []
     mistakes: dict[Mistake, None] = {}
-    for text in swept(name, read_text(path, changes)):
+    for words, text in swept(read_text(path, changes)):
         try:
-            found.append(_checked(name, text, str(path)))
+            one = _checked(name, text, str(path))
+            found.append(dataclasses.replace(one, name="-".join([one.name, *words])))
         except RecipeError as error:
             mistakes.update(dict.fromkeys(error.mistakes))
     if mistakes:
@@ -218,7 +221,7 @@ def read_recipes(path: str | Path, changes: Sequence[str] = ()) -> list[Recipe]:
 
 def _checked(name: str, text: Text, where: str) -> Recipe:
     checker = Checker(text)
-    top = checker.section((), Top)
+    top = checker.section((), Top, beside=(BASE, SWEEP))
     values = text.values
     task = checker.named(("task",), {name: kind.task for name, kind in KINDS.items()})
     kind = _kind_of(values.get("task"))

@@ -11,6 +11,8 @@ import os
 import platform
 import shutil
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,12 +37,11 @@ from ngc.train.trainer import interruptible, new_trainer, quiet
 
 # Lightning starts a copy of this command for each further device; they share one folder.
 FOLDER_VARIABLE = "NGC_RUN_FOLDER"
+DEVICE_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Run a recipe, or what is left of it, in a folder; the metrics."""
-    if is_first():
-        os.environ[FOLDER_VARIABLE] = str(folder.resolve())
     known = runs.read_json(folder / runs.METRICS)
     if known:
         return known
@@ -69,6 +70,26 @@ def run(recipe: Recipe, folder: Path) -> dict[str, Any]:
 def is_first() -> bool:
     """Whether this process is the one that writes, of those that train together."""
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+@contextmanager
+def shared_with_devices(folder: Path) -> Iterator[None]:
+    """A run whose further devices find its folder; after it others can be run."""
+    if not is_first():
+        yield
+        return
+    os.environ[FOLDER_VARIABLE] = str(folder.resolve())
+    before = {name: os.environ.get(name) for name in DEVICE_VARIABLES}
+    try:
+        yield
+    finally:
+        # Lightning takes what it has set for the devices of a run for a launch by others.
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def begun_folder() -> Path | None:
@@ -122,7 +143,7 @@ def is_of(folder: Path, recipe: Recipe) -> bool:
 
 
 def note_warmup(recipe: Recipe, networks: NetworkSet) -> None:
-    """Say where the learning rate never comes to its value: likely a mistake."""
+    """Say where the learning rate rises till the end: likely a mistake."""
     settings, count = recipe.train, len(networks.splits["train"])
     steps = settings.epochs * math.ceil(count / settings.batch_size)
     if settings.warmup_steps >= steps and is_first():

@@ -264,7 +264,7 @@ def _write_shards(
     else:
         written = _written_here(job, tasks, compiler, within)
     for number, members, found in written:
-        _require_readable(job, number, members, found)
+        _require_readable(job, number, found)
         done += len(members)
         progress(done, total)
 
@@ -280,17 +280,15 @@ def _written_here(
         yield number, members, job.write(number, members, compiler, read)
 
 
-def _require_readable(
-    job: Job, number: int, members: Sequence[Member], found: Sequence[tuple[str, str]]
-) -> None:
+def _require_readable(job: Job, number: int, found: Sequence[tuple[str, str]]) -> None:
     if not found or job.skip_corrupt:
         return
     hint = (
         "mend them and import again, which goes on after the shards that are done; or "
         "--skip-corrupt leaves them out"
     )
-    if len(found) == len(members) > 1:
-        hint = "that is every one: see that --model, --kind and --input say what they are"
+    if len(found) == len(job.importer.names()) > 1:
+        hint = f"that is every one: are they {job.importer.kind}? see --kind, --model and --input"
     raise Unreadable(found, f"shard {number:05d}", hint)
 
 

@@ -159,11 +159,16 @@ class Zoo:
         return torch.from_numpy(found)
 
     def having(self, column: str, values: Iterable[str | int | float]) -> Tensor:
-        """Which networks have one of these values in a column, [N] bool; 20 and 20.0 are one."""
-        texts = {str(value) for value in values}
-        numbers = {number for text in texts if (number := _number(text)) is not None}
+        """Which networks have one of these values in a column, [N] bool. A number is that however
+        it is written, 20 or 20.0; so is a text that no network has letter for letter."""
         cells = self.column(column)
-        chosen = {cell for cell in {*cells} if cell in texts or _number(cell) in numbers}
+        known, chosen = {*cells}, set[str]()
+        for value in values:
+            number = _number(str(value))
+            if value in known:
+                chosen.add(str(value))
+            elif number is not None:
+                chosen |= {cell for cell in known if _number(cell) == number}
         return torch.tensor([cell in chosen for cell in cells])
 
 

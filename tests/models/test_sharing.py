@@ -44,8 +44,9 @@ def test_runs_are_of_threads_of_their_own_and_torch_has_one_in_each(threads: int
 
 
 def test_what_belongs_together_stays_together(threads: int) -> None:
-    found = shared_out(list, range(9), CPU, together=lambda k: k // 4)
-    assert [number for run in found for number in run] == list(range(9))
+    found = shared_out(list, range(12), CPU, together=lambda k: k // 4)
+    assert len(found) == threads
+    assert [number for run in found for number in run] == list(range(12))
     assert all({k // 4 for k in one}.isdisjoint({k // 4 for k in other})
                for one in found for other in found if one is not other)  # fmt: skip
 
@@ -60,6 +61,24 @@ def test_modes_are_those_of_the_thread_that_asks(threads: int) -> None:
             found = shared_out(modes, range(8), CPU)
         assert {one[:2] for one in found} == {(grad, low)}
         assert not low or {one[2] for one in found} == {torch.bfloat16}
+
+
+def test_where_there_are_fewer_chunks_than_threads_torch_shares_operations(threads: int) -> None:
+    found = shared_out(lambda _: torch.get_num_threads(), range(threads - 1), CPU)
+    assert found == [threads]
+
+
+def test_inference_mode_is_that_of_the_thread_that_asks(threads: int) -> None:
+    with torch.inference_mode():
+        rows = torch.zeros(8)
+
+        def fill(numbers: list[int]) -> bool:
+            rows[numbers] += 1
+            return torch.is_inference_mode_enabled()
+
+        assert set(shared_out(fill, range(8), CPU)) == {True}
+        assert rows.tolist() == [1] * 8
+    assert set(shared_out(lambda _: torch.is_inference_mode_enabled(), range(8), CPU)) == {False}
 
 
 def test_an_error_of_any_run_comes_out_and_the_threads_are_given_back(threads: int) -> None:

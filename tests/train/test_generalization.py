@@ -189,16 +189,24 @@ def test_columns_are_numbers_by_the_training_networks(tmp_path: Path) -> None:
     known = sorted({table["family"][k] for k in range(3)})
     assert names == ("lr", *(f"family={word}" for word in known))
     torch.testing.assert_close(values[:4, 0], torch.tensor([-1.0, 1.0, 0.0, 88.0]))
+    alike = encoded(replace(zoo, table=table | {"lr": ["0.1"] * 3 + ["inf"] * (len(zoo) - 3)}),
+                    ["lr"], torch.tensor([0, 1, 2]))  # fmt: skip
+    assert alike[0] == ("lr",)
+    assert not alike[1].any()
     for k, word in enumerate(table["family"]):
         assert values[k, 1:].tolist() == [float(word == one) for one in known]
 
 
 @pytest.mark.parametrize(
     ("columns", "said"),
-    [(["accuracy"], "is what is to be predicted"), (["epoch"], "no column epoch")],
+    [
+        (["accuracy"], "is what is to be predicted"),
+        (["epoch"], "no column epoch"),
+        (["name"], "has 72 different words, such as 'large kernel-0/0.onnx'"),
+    ],
 )
 def test_columns_that_cannot_be_read(tmp_path: Path, columns: list[str], said: str) -> None:
-    small_zoo(tmp_path)
+    small_zoo(tmp_path, runs=20)
     with pytest.raises(OptionError, match=said):
         started(tmp_path, model={"name": "architecture", "columns": columns})
 

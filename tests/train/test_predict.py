@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 import torch
 from onnx.parser import parse_model
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 import ngc
+from ngc.cli import app
 from ngc.errors import NgcError, OptionError
 from ngc.train.inr_sets import InrSet, load
 from ngc.train.predict import load_trained, predict, save_edits
@@ -171,6 +175,56 @@ def test_weights_alone_are_read_as_the_network_they_are_of(tmp_path: Path) -> No
         assert one.probabilities is not None
         assert other.probabilities is not None
         torch.testing.assert_close(one.probabilities, other.probabilities)
+
+
+def test_weights_alone_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "sines.py").write_text(MODULE)
+    spec = importlib.util.spec_from_file_location("sines_here", tmp_path / "sines.py")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(sines := importlib.util.module_from_spec(spec))
+    torch.manual_seed(0)
+    torch.save(sines.net().state_dict(), "last.pt")
+    of_module = ("--plan-from", "sines:net", "--input", "1x2")
+    result = CliRunner().invoke(app, ["predict", "run", *of_module, "last.pt"])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"last\.pt +\S+ +\d", result.stdout)
+    alone = CliRunner().invoke(app, ["predict", "run", "last.pt"])
+    assert alone.exit_code == 2
+    assert "weights alone: --plan-from MODEL;" in alone.stderr
+
+
+MODULE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(2, 4), nn.Linear(4, 3), nn.Linear(3, 1)])
+
+    def forward(self, x):
+        for layer in self.layers[:-1]:
+            x = torch.sin(30 * layer(x))
+        return self.layers[-1](x)
+
+def net():
+    return Net()
+"""
+
+
+def test_an_architecture_beside_its_edited_weights_is_not_overwritten(tmp_path: Path) -> None:
+    text = {"task": {"name": "inr_editing", "target": "rendering"}, "train": {"epochs": 1}}
+    started(tmp_path, text)
+    (file,) = written(tmp_path / "files", load(tmp_path / "set.safetensors"), [4])
+    weights = str(Path(file).with_suffix(".safetensors"))
+    save_file({n: t.contiguous() for n, t in ngc.compile(file).state_dict().items()}, weights)
+    found = predict(load_trained(tmp_path / "run"), [weights], plan_from=file)
+    with pytest.raises(OptionError, match="it would be overwritten"):
+        save_edits(found, tmp_path / "files", [file])
 
 
 def test_edits_do_not_overwrite(tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ def facts_for(path: Path, recipe: Recipe) -> Facts:
     return wild_park()
 
 
+def test_sweeps_are_of_these_recipes() -> None:
+    found = {path.stem: read_recipes(path) for path in FILES if path.parent.name == "sweeps"}
+    assert [one.graph.flatten for one in found["flatten"]] == ["repeat", "virtual", "kernel"]
+    assert [one.graph.linear_as for one in found["linear_as"]] == ["conv1x1", "separate"]
+
+
 def test_all_rows_of_the_tables_are_there() -> None:
     names = {path.stem for path in PAPER}
     probes = (0, 4, 16, 64)

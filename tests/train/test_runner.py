@@ -225,6 +225,24 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
             assert found[1][split][name]["values"] == pytest.approx(values["values"], abs=1e-5)
 
 
+@pytest.mark.slow
+def test_a_sweep_trains_with_two_processes_each_time(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    tiny_recipe(tmp_path)
+    changes = ["train.accelerator=cpu", "train.devices=2", "sweep={train: {lr: [0.01, 0.02]}}"]
+    words = [sys.executable, "script.py", "run", "tiny.yaml"]
+    for change in changes:
+        words += ["--set", change]
+    environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]))
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("tiny-0.01-001", "tiny-0.02-001"):
+        assert runs.read_run(tmp_path / "runs" / name).metrics
+    assert "2 run(s)" in done.stdout
+
+
 def test_a_run_goes_on_though_a_model_has_gained_a_setting(tmp_path: Path) -> None:
     first = started(tmp_path, {"train": {"epochs": 1}})
     path = tmp_path / "run" / runs.RECIPE

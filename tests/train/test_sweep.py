@@ -24,6 +24,9 @@ sweep:
 """
 
 
+WHOLE = SWEEP[: SWEEP.index("sweep:")]
+
+
 def mistakes_in(path: Path, *changes: str) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         read_recipes(path, changes)
@@ -55,13 +58,19 @@ def test_each_recipe_of_a_sweep_reads_back(path: Path, tmp_path: Path) -> None:
 
 
 def test_values_may_be_lists_and_other_words(path: Path) -> None:
-    path.write_text(
-        SWEEP[: SWEEP.index("sweep:")]
-        + "sweep: {model: {head: [[], [16, 8]], positions: [false], dropout: [0.1]}}"
-    )
+    path.write_text(WHOLE + "sweep: {model: {head: [[], [16, 8]], positions: [false]}}")
     found = read_recipes(path)
     assert [one.model_settings["head"] for one in found] == [(), (16, 8)]
-    assert [one.name for one in found] == ["ways--false-0.1", "ways-16-8-false-0.1"]
+    assert [one.name for one in found] == ["ways--false", "ways-16-8-false"]
+
+
+def test_a_file_may_have_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "my first (try).yaml"
+    path.write_text(SWEEP.replace("name: ways\n", ""))
+    found = read_recipes(path)
+    assert found[0].name == "my-first-try-none-16"
+    (tmp_path / "again.yaml").write_text(found[0].dump())
+    assert read_recipe(tmp_path / "again.yaml") == found[0]
 
 
 def test_a_sweep_can_be_changed_on_the_command_line(path: Path) -> None:
@@ -73,6 +82,7 @@ def test_a_base_may_have_the_sweep_and_a_recipe_may_have_none(path: Path, tmp_pa
     over = tmp_path / "over.yaml"
     over.write_text("base: recipe.yaml\nname: other\n")
     assert len(read_recipes(over)) == 6
+    assert [one.name for one in read_recipes(over, ["sweep=null"])] == ["other"]
     assert [one.name for one in read_recipes(tiny_recipe(tmp_path))] == ["tiny"]
 
 
@@ -93,9 +103,42 @@ def test_one_recipe_is_not_read_from_a_sweep(path: Path) -> None:
     ],
 )
 def test_what_is_no_sweep_is_refused(path: Path, sweep: str, key: str) -> None:
-    path.write_text(SWEEP[: SWEEP.index("sweep:")] + f"sweep: {sweep}\n")
+    path.write_text(WHOLE + f"sweep: {sweep}\n")
     (mistake,) = mistakes_in(path)
     assert f": {key}: " in mistake
+    assert "None" not in mistake
+
+
+def test_a_section_that_is_swept_may_be_given_by_the_sweep_alone(path: Path) -> None:
+    path.write_text(
+        "task: {name: inr_classification}\nsweep: {model: {name: [ng_gnn, ng_t], width: 3}}\n"
+    )
+    (mistake,) = mistakes_in(path)
+    assert mistake.startswith("line 2: sweep.model.width: found 3; allowed: ")
+
+
+def test_a_key_below_what_is_no_section_is_a_mistake_of_the_sweep(path: Path) -> None:
+    path.write_text(WHOLE + "train: 3\nsweep: {train: {lr: [1e-3]}}\n")
+    found = mistakes_in(path)
+    assert any(one.endswith("sweep.train: train is 3, and has no keys") for one in found)
+    assert any(": train: found 3" in one for one in found)
+
+
+def test_a_mistyped_sweep_is_led_home(path: Path) -> None:
+    path.write_text(WHOLE + "sweeps: {}\n")
+    (mistake,) = mistakes_in(path)
+    assert "(nearest: sweep)" in mistake
+
+
+def test_a_mistake_inside_a_value_is_at_its_line(path: Path) -> None:
+    text = (
+        WHOLE.replace("head: [8]", "head: [8,\n 9]")
+        + "sweep:\n  model:\n    head:\n    - [4]\n    - [4, x]\n"
+    )
+    path.write_text(text)
+    line = text.splitlines().index("    - [4, x]") + 1
+    (mistake,) = mistakes_in(path)
+    assert mistake.startswith(f"line {line}: model.head[1]: found the text 'x'")
 
 
 def test_mistakes_of_all_recipes_come_once_at_their_lines(path: Path) -> None:

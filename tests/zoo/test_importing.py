@@ -297,13 +297,17 @@ def test_mistakes_in_a_table(folder: Path, tmp_path: Path, lines: list[str], exp
 
 
 def test_all_wrong_rows_are_named_together(folder: Path, tmp_path: Path) -> None:
-    path = table(tmp_path / "t.csv", ["name,accuracy", "a,93.1", "b,0.5", "c,good", "d,-1"])
+    path = table(tmp_path / "t.csv", ["name,accuracy", "c,good", "b,0.5", "a,93.1", "d,-1"])
     with pytest.raises(NgcError) as caught:
         import_zoo(folder, tmp_path / "zoo", table=path)
     text = str(caught.value)
     assert "3 rows cannot be" in text
     assert all(f"{name}: accuracy is {value!r}" in text
                for name, value in (("a", "93.1"), ("c", "good"), ("d", "-1")))  # fmt: skip
+    assert "0.93 for 93 %" in caught.value.hint
+    path = table(tmp_path / "t.csv", ["name,accuracy", *(f"{k},bad" for k in range(1200))])
+    with pytest.raises(NgcError, match=r"and 1,195 more"):
+        import_zoo(folder, tmp_path / "zoo", table=path)
 
 
 def test_rows_without_a_file_are_noted(folder: Path, tmp_path: Path) -> None:
@@ -359,8 +363,11 @@ def test_where_no_weights_fit_the_model_is_doubted(tmp_path: Path) -> None:
         save_file(tensors(classifier((2, 2), seed)), source / f"{seed}.safetensors")
     with pytest.raises(NgcError) as caught:
         import_zoo(source, tmp_path / "zoo", model=str(tmp_path / "model.onnx"))
-    assert "that is every one: see that --model" in caught.value.hint
-    assert "--skip-corrupt" not in caught.value.hint
+    assert "that is every one: are they state-dicts? see --kind, --model" in caught.value.hint
+    save_file(tensors(classifier((3, 2))), source / "0.safetensors")
+    with pytest.raises(NgcError) as caught:  # not every one, though all of a shard
+        import_zoo(source, tmp_path / "zoo", model=str(tmp_path / "model.onnx"), shard=1)
+    assert "--skip-corrupt" in caught.value.hint
 
 
 @pytest.mark.parametrize(

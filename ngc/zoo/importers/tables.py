@@ -60,7 +60,8 @@ class Table:
             except NgcError as error:
                 wrong.append(error)
         if wrong:
-            raise NgcError(_listed(wrong), where=str(path), hint=wrong[0].hint)
+            hint = next((error.hint for error in wrong if error.hint), "")
+            raise NgcError(_listed(wrong), where=str(path), hint=hint)
         return cls(path, tuple(header), key, starts, digest_of_file(path))
 
     def require(self, names: Sequence[str]) -> None:
