@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 FAILED, REFUSED = 1, 2  # exit codes: a check failed; an error of the user or of the model
 PANEL = "Options of the compilation"
 
+ModuleInput = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SIZES", help="Input of a PyTorch module, e.g. 1x3x32x32.", show_default=False
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Settings:

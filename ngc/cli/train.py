@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ngc.cli.commands import MODELS, app
-from ngc.cli.settings import REFUSED, command, say
+from ngc.cli.settings import REFUSED, ModuleInput, command, say
 from ngc.errors import NgcError, OptionError
 
 if TYPE_CHECKING:
@@ -161,12 +161,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    input: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SIZES", help="Input of a PyTorch module, e.g. 1x3x32x32.", show_default=False
-        ),
-    ] = None,
+    input: ModuleInput = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Folder for edited networks."),

@@ -10,7 +10,7 @@ import typer
 
 from ngc.cli.data import Storage
 from ngc.cli.progress import progress_bar
-from ngc.cli.settings import command, say
+from ngc.cli.settings import ModuleInput, command, say
 from ngc.errors import OptionError
 
 if TYPE_CHECKING:
@@ -56,12 +56,7 @@ def import_(
             show_default=False,
         ),
     ] = "",
-    input: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SIZES", help="Input of a PyTorch MODEL, e.g. 1x3x32x32.", show_default=False
-        ),
-    ] = None,
+    input: ModuleInput = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(

@@ -34,8 +34,8 @@ def parse(data: bytes, where: str, budget: Budget) -> onnx.ModelProto:
         hint = ""
         if Path(where).suffix in WEIGHTS_ALONE:
             hint = (
-                "a graph that ngc wrote: ngc decompile; weights alone: --plan-from MODEL --weights "
-                "FILE; a module: package.module:name"
+                "a graph that ngc wrote: ngc decompile; weights alone: --plan-from MODEL; "
+                "a module: package.module:name"
             )
         raise ModelError(
             f"this is not an ONNX model, or it is damaged ({error})", where=where, hint=hint

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ngc.errors import OptionError
 from ngc.zoo import Zoo
+from ngc.zoo.store import number_of
 
 WORDS = 50  # different ones in a column
 
@@ -50,8 +51,4 @@ def _standardised(numbers: Tensor, train: Tensor) -> Tensor:
 
 
 def _is_number(cell: str) -> bool:
-    try:
-        float(cell or "nan")
-    except ValueError:
-        return False
-    return True
+    return not cell or number_of(cell) is not None

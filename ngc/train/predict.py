@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ngc.backends.blocks import structure_of
 from ngc.compiler import Compilation, compile
-from ngc.errors import ModelError, NgcError, OptionError
+from ngc.errors import NgcError, OptionError
 from ngc.files import write_beside
 from ngc.models import Facts, build
 from ngc.models.limits import faults_of, refusal
@@ -196,9 +196,6 @@ def _compiled(trained: Trained, inputs: Any, name: str) -> Compilation:
     """A network as the model's training networks were compiled."""
     try:
         return compile(name, inputs, options=trained.options)
-    except ModelError as error:  # weights are the arguments here
-        hint = error.hint.replace(" --weights FILE", "")
-        raise ModelError(error.message, where=error.where, hint=hint) from error
     except OptionError as error:
         if not error.hint.startswith("--kernel "):
             raise

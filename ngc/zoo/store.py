@@ -151,7 +151,7 @@ class Zoo:
         """A column [N] as float64, NaN where it is empty."""
         found = np.empty(len(self), dtype=np.float64)
         for k, text in enumerate(self.column(column)):
-            number = _number(text) if text else math.nan
+            number = number_of(text) if text else math.nan
             if number is None:
                 where = f"{self.path}, {self.table['name'][k]}"
                 raise NgcError(f"{column} is {text!r}, not a number", where=where)
@@ -164,15 +164,16 @@ class Zoo:
         cells = self.column(column)
         known, chosen = {*cells}, set[str]()
         for value in values:
-            number = _number(str(value))
+            number = number_of(str(value))
             if value in known:
                 chosen.add(str(value))
             elif number is not None:
-                chosen |= {cell for cell in known if _number(cell) == number}
+                chosen |= {cell for cell in known if number_of(cell) == number}
         return torch.tensor([cell in chosen for cell in cells])
 
 
-def _number(text: str) -> float | None:
+def number_of(text: str) -> float | None:
+    """The number that a cell of a table holds."""
     try:
         return float(text)
     except ValueError:
